@@ -1,0 +1,116 @@
+"""The two seams: what the app relays (FrameModel) and what is served (BatchModel)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from liveframe.errors import FrameError
+from liveframe.frame import Frame, FrameResult
+
+
+@runtime_checkable
+class FrameSession(Protocol):
+    """One viewer's stream through a model: stateful (tracks, filters), not thread-safe.
+
+    The pipeline calls `process` from one worker thread, frame by frame in rising index;
+    indices may skip (dropped frames). `close` comes once, after the last `process`,
+    perhaps from another thread; a closed session is never used again.
+    """
+
+    def process(self, frame: Frame) -> FrameResult:
+        """Answer one frame; the result has the frame's index and size and shares no memory with it.
+
+        Raises:
+            LiveframeError: the frame could not be processed; the stream goes on with the next.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free what the session holds. Safe to call twice."""
+        ...
+
+
+@runtime_checkable
+class SplitSession(FrameSession, Protocol):
+    """A session whose answers have a slow middle, such as a network call, that other frames need not wait for.
+
+    The pipeline then calls `begin` instead of `process`, on one thread, and the callables it
+    returned on a second thread, in the order of their frames and one at a time; `begin` of
+    the next frame overlaps with them. So what `begin` and the second halves share needs care.
+    `close` comes after the last second half.
+    """
+
+    def begin(self, frame: Frame) -> Callable[[], FrameResult]:
+        """Do the first half and start the slow part.
+
+        Returns:
+            The second half: waits for the slow part and gives the frame's result, as `process`
+            would. It bounds its own wait. It may raise as `process` does.
+        """
+        ...
+
+
+@runtime_checkable
+class FrameModel(Protocol):
+    """What the app relays. Shared by all viewers; immutable after `warm_up`; thread-safe."""
+
+    def warm_up(self) -> None:
+        """Load and run once, so that the first frame is as fast as the next. Idempotent.
+
+        Raises:
+            ModelError: the model cannot run here; says why.
+        """
+        ...
+
+    def open_session(self) -> FrameSession:
+        """Start one viewer's stream. Cheap: milliseconds, no file is read."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSpec:
+    """Shapes that a BatchModel takes and gives, without the batch axis.
+
+    Attributes:
+        input_shape: (H, W, C) of one input, uint8; C=3 is BGR.
+        output_shape: (H2, W2, C2) of one output, uint8; C2=4 is BGR and mask.
+        max_batch: the largest batch that one call takes.
+    """
+
+    input_shape: tuple[int, int, int]
+    output_shape: tuple[int, int, int]
+    max_batch: int = 16
+
+
+@runtime_checkable
+class BatchModel(Protocol):
+    """What is served: stateless and thread-safe, so that an endpoint may autoscale."""
+
+    spec: BatchSpec
+
+    def predict(self, batch: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Answer a batch: uint8 [N, *input_shape] -> uint8 [N, *output_shape], same order.
+
+        Raises:
+            FrameError: the batch has another shape or dtype, or more than max_batch items.
+            ModelError: the model failed.
+        """
+        ...
+
+
+def check_batch(batch: NDArray[np.uint8], spec: BatchSpec) -> None:
+    """Refuse a batch that a model's spec does not allow.
+
+    Raises:
+        FrameError: another dtype or shape, or more than spec.max_batch items.
+    """
+    if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[1:] != spec.input_shape:
+        raise FrameError(
+            f"batch must be uint8 [N, {', '.join(map(str, spec.input_shape))}], "
+            f"but got {batch.dtype} {list(batch.shape)}. Resize the crops first."
+        )
+    if not 1 <= len(batch) <= spec.max_batch:
+        raise FrameError(f"batch must hold 1 to {spec.max_batch} items, but got {len(batch)}. Split it.")

@@ -1,0 +1,66 @@
+"""What a step's code is: the modules it can reach within this repository, by their imports, and the lock file."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("liveframe", "understudy", "training", "serving", "pipelines")
+
+
+def code_digest(modules: Sequence[str], root: Path = ROOT) -> str:
+    """Give the SHA-256 of modules, of all that they import (at any depth, in functions too), and of uv.lock.
+
+    Args:
+        modules: dotted names, such as "training.extract".
+        root: the folder that the packages lie in.
+    """
+    digest = hashlib.sha256()
+    lock = root / "uv.lock"
+    for path in [*sorted(reachable(modules, root)), *([lock] if lock.is_file() else [])]:
+        digest.update(f"{path.relative_to(root)} ".encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def reachable(modules: Sequence[str], root: Path = ROOT) -> set[Path]:
+    """Give the files of modules and of all that they import from this repository.
+
+    Raises:
+        FileNotFoundError: there is no such module.
+    """
+    found: set[Path] = set()
+    waiting = [_file(module, root) or _missing(module) for module in modules]
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found.add(path)
+            names = _imported(ast.parse(path.read_bytes(), str(path)))
+            waiting += [file for name in names if (file := _file(name, root))]
+    return found
+
+
+def _imported(tree: ast.Module) -> Iterator[str]:
+    """Yield what a module may import; `from a import b` may mean the module a.b, or the name b of a."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _file(module: str, root: Path) -> Path | None:
+    """Give a module's file, or None where it is none of ours."""
+    if module.split(".")[0] not in PACKAGES:
+        return None
+    path = root.joinpath(*module.split("."))
+    candidates = (path.with_name(f"{path.name}.py"), path / "__init__.py")
+    return next((candidate for candidate in candidates if candidate.is_file()), None)
+
+
+def _missing(module: str) -> Path:
+    raise FileNotFoundError(f"{module} must be a module of this repository, but has no file.")

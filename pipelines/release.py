@@ -1,0 +1,206 @@
+r"""One command from clips to a deployed model; what has not changed since the last time is skipped.
+
+    uv run python -m pipelines.release run --clips CLIPS --held-out CLIP --work work/release \
+        --persona me --photo me.jpg --consent me.json --config quick.toml
+    uv run python -m pipelines.release compile --out release.yaml
+
+extract -> reenact -> train -> evaluate -> register -> promote -> deploy, as a Kubeflow pipeline: compiled for
+Vertex AI Pipelines, run here by Kubeflow's local runner in subprocesses, or with `--runner inline` by the same
+steps in this process. The deployment is a rehearsal unless `--deploy` is given.
+Exit status: 0 done, 1 a step failed (a gate that does not hold, say), 2 wrong options.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from liveframe.errors import LiveframeError
+from pipelines import steps
+from pipelines.chain import Release, chain
+from pipelines.code_digest import ROOT
+from pipelines.step_cache import StepRun, read_log
+from pipelines.steps import ReleaseError
+from understudy.quiet import keep_quiet
+from understudy.trust_store import trust_folder
+
+_CONFIGS = ROOT / "training" / "configs"
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What an inline step made: where it lies."""
+
+    output: str
+
+
+class InlineSteps:
+    """The steps as plain calls, one after the other, in this process.
+
+    Args:
+        work: each step's result is found in `results/<step>` here.
+    """
+
+    def __init__(self, work: Path) -> None:
+        self._work = work
+
+    def __getattr__(self, name: str) -> Callable[..., _Made]:
+        step = getattr(steps, name)
+
+        def call(**arguments: object) -> _Made:
+            out = str(self._work / "results" / name)
+            step(**arguments, out=out)
+            return _Made(out)
+
+        return call
+
+
+def run_release(release: Release, work: Path, runner: str = "kfp") -> list[StepRun]:
+    """Run a release here.
+
+    Args:
+        release: what to release, and how.
+        work: the folder of its results.
+        runner: "kfp" (Kubeflow's local runner, a process a step) or "inline" (this process).
+
+    Returns:
+        What came of each step, where `release.cache` keeps it.
+
+    Raises:
+        ReleaseError: a step failed under Kubeflow's runner, or a gate does not hold.
+        LiveframeError: a step failed; inline, its own error passes.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    before = len(read_log(Path(release.cache))) if release.cache else 0
+    if runner == "inline":
+        chain(InlineSteps(work), release)
+    else:
+        from pipelines import kubeflow
+
+        try:
+            kubeflow.run_locally(asdict(release), work)
+        except RuntimeError as error:
+            raise ReleaseError(f"{error} Its last lines above say why.") from error
+    return read_log(Path(release.cache), before) if release.cache else []
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pipelines.release", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    compiling = commands.add_parser("compile", help="write the pipeline for Vertex AI Pipelines")
+    compiling.add_argument("--out", type=Path, default=Path("release.yaml"))
+    compiling.add_argument("--image", default="", help="of every step; holds this repository")
+    running = commands.add_parser("run", help="run it here")
+    _add_what(running)
+    _add_how(running)
+    return parser
+
+
+def _add_what(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--clips", nargs="+", required=True, metavar="CLIP_OR_FOLDER", help="drivers: clips and photos of any people")
+    add("--held-out", nargs="+", required=True, metavar="CLIP", help="clips to judge by, not among --clips")
+    add("--persona", default="", metavar="NAME", help="a persona made of one photo")
+    add("--photo", default="", help="the photo")
+    add("--consent", default="", help="its consent record (python -m training.still, then understudy.consent)")
+    add("--composites", default="", metavar="TOML", help="instead of a photo: composites of machine-made faces")
+    add("--faces", default="", help="the folder of machine-made faces that the TOML speaks of")
+    add("--config", default="default.toml", help="of the training: a path, or a name in training/configs (%(default)s)")
+    add("--set", nargs="*", default=[], metavar="KEY=VALUE", help="override settings of the training")
+    add("--gates", default="", help="TOML of what must hold; pipelines/gates.toml where left out")
+    add("--model", default="understudy", help="the registered model (%(default)s)")
+
+
+def _add_how(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--work", type=Path, default=Path("work/release"), help="results, cache and MLflow's file (%(default)s)")
+    add("--runner", choices=("kfp", "inline"), default="kfp", help="Kubeflow's local runner, or plain calls")
+    add("--no-cache", action="store_true", help="do every step, and keep nothing")
+    add("--tracking", default="", help="MLflow's address; a file in --work where left out")
+    add("--trust", type=Path, help="folder of keys (default: UNDERSTUDY_HOME or ~/.understudy)")
+    add("--every", type=int, default=1, metavar="N", help="extraction looks at every n-th frame (%(default)s)")
+    add("--frames-per-clip", type=int, default=240, metavar="N", help="drivers of one clip (%(default)s)")
+    add("--judge-every", type=int, default=5, metavar="N", help="look closely at every n-th frame (%(default)s)")
+    add("--judge-frames", type=int, default=0, metavar="N", help="frames of each held-out clip; 0 for all")
+    add("--project", default="demo", help="Google Cloud's (%(default)s)")
+    add("--region", default="europe-west4", help="Vertex AI's (%(default)s)")
+    add("--deploy", action="store_true", help="really deploy; else the calls are only written down")
+
+
+def _release(options: argparse.Namespace) -> Release:
+    work = options.work.resolve()
+    paths = {name: getattr(options, name) for name in ("photo", "consent", "composites", "faces", "gates")}
+    config = Path(options.config)
+    return Release(
+        clips=[_absolute(clip) for clip in options.clips],
+        held_out=[_absolute(clip) for clip in options.held_out],
+        config=str(config.resolve() if config.is_file() else _CONFIGS / config.name),
+        trust=str((options.trust or trust_folder(os.environ)).resolve()),
+        tracking=options.tracking or f"sqlite:///{work / 'mlflow.db'}",
+        cache="" if options.no_cache else str(work / "cache"),
+        overrides=options.set,
+        deploy_options=[],
+        persona=options.persona,
+        **{name: _absolute(path) for name, path in paths.items()},
+        every=options.every,
+        frames_per_clip=options.frames_per_clip,
+        judge_every=options.judge_every,
+        judge_frames=options.judge_frames,
+        model=options.model,
+        project=options.project,
+        region=options.region,
+        is_dry_run=not options.deploy,
+    )
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).resolve()) if path and not path.startswith("gs://") else path
+
+
+def _check(parser: argparse.ArgumentParser, release: Release) -> None:
+    """End the process with a sentence where a file is missing or options do not fit, before anything runs."""
+    if bool(release.persona) == bool(release.composites):
+        parser.error("give either --persona NAME --photo --consent, or --composites TOML --faces FOLDER")
+    if release.persona and not (release.photo and release.consent):
+        parser.error("a --persona must have its --photo and its --consent record")
+    if release.composites and not release.faces:
+        parser.error("--composites must have --faces, the folder that the TOML's folders are in")
+    if shared := set(release.clips) & set(release.held_out):
+        parser.error(f"--held-out must not be among --clips, but {', '.join(sorted(shared))} is in both")
+    named = [*release.clips, *release.held_out, release.config, release.photo, release.consent]
+    for path in [*named, release.composites, release.faces, release.gates]:
+        if path and not path.startswith("gs://") and not Path(path).exists():
+            parser.error(f"{path} must exist, but does not")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; give its exit status."""
+    keep_quiet(os.environ)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.command == "compile":
+        from pipelines import kubeflow
+
+        kubeflow.compile_release(options.out, options.image or kubeflow.DEFAULT_IMAGE)
+        print(f"{options.out}: submit it to Vertex AI Pipelines, or look at it.")
+        return 0
+    release = _release(options)
+    _check(parser, release)
+    try:
+        runs = run_release(release, options.work.resolve(), options.runner)
+    except (LiveframeError, ValueError, RuntimeError) as error:
+        print(f"release: {error}", file=sys.stderr)
+        return 1
+    for run in runs:
+        print(f"{run.step:<9} {'skipped' if run.is_skipped else 'done   '}  {run.seconds:7.1f} s  {run.why}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

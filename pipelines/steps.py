@@ -1,0 +1,356 @@
+"""The steps of a release, each from files to files; `pipelines.release` chains them, here or on Vertex AI.
+
+Arguments are paths, numbers and texts, so that a step is the same as a function call, a process or a
+container. `gs://bucket/...` is read and written where Vertex AI mounts it: `/gcs/bucket/...`.
+Every step keeps its result in `cache` (`pipelines.step_cache`); "" keeps nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from liveframe.errors import LiveframeError
+from pipelines.step_cache import Step, StepRun, run_step
+
+BUNDLE, VERSION, DECISION, CALLS = "bundle", "version.json", "decision.json", "calls.jsonl"
+FIGURES = "figures.jsonl"
+
+
+class ReleaseError(LiveframeError, RuntimeError):
+    """A release cannot go on; says at which step and why."""
+
+
+def local(path: str) -> Path:
+    """Give where a path or a gs:// address lies on this machine."""
+    # Not resolved: an earlier run's result is a link into the cache, and the link is what is replaced.
+    return Path("/gcs/" + path.removeprefix("gs://")) if path.startswith("gs://") else Path(path).absolute()
+
+
+# ---- faces -----------------------------------------------------------------------------------------------------
+
+
+def extract(clips: Sequence[str], every: int, out: str, cache: str) -> StepRun:
+    """Find the faces of clips and photos: a faceset.
+
+    Args:
+        clips: clips, photos and folders of them.
+        every: look at every so-many-th frame of a clip.
+        out: where the faceset shall be found.
+        cache: see above, as for all steps.
+    """
+
+    def work(folder: Path) -> None:
+        from training.extract import ExtractOptions, extract
+
+        extract(ExtractOptions(tuple(paths), folder, every=every, is_quiet=True))
+
+    paths = [local(clip) for clip in clips]
+    # The faceset names its sources by their paths, and the next step reads them there again.
+    settings = {"every": every, "paths": [str(path) for path in paths]}
+    step = Step("extract", ("training.extract",), {"clips": paths}, settings, is_resumable=True)
+    return run_step(step, local(out), _cache(cache), work)
+
+
+def reenact(
+    faceset: str,
+    persona: str,
+    photo: str,
+    consent: str,
+    composites: str,
+    faces: str,
+    frames_per_clip: int,
+    trust: str,
+    out: str,
+    cache: str,
+) -> StepRun:
+    """Make personas and their pairs: from one consented photo, or composites of machine-made faces.
+
+    Args:
+        faceset: whose faces drive.
+        persona: the photo persona's name; "" makes composites.
+        photo: its photo.
+        consent: its consent record.
+        composites: TOML of composite personas.
+        faces: the folder that the TOML's folders are in.
+        frames_per_clip: how many drivers to take of one clip.
+        trust: folder of keys.
+        out: where the pairs shall be found.
+        cache: as above.
+    """
+
+    def work(folder: Path) -> None:
+        from training.reenact import parser, run
+
+        given: dict[str, object] = {"--drivers": local(faceset), "--out": folder, "--trust": local(trust)}
+        given["--frames-per-clip"] = frames_per_clip
+        if persona:
+            given |= {"--name": persona, "--photo": local(photo), "--consent": local(consent)}
+        else:
+            given |= {"--personas": local(composites), "--faces": local(faces)}
+        run(parser().parse_args([str(word) for option in given.items() for word in option]))
+
+    if bool(persona) == bool(composites):
+        raise ReleaseError("A release must be of one photo persona or of composites. Give --persona or --composites.")
+    inputs = {
+        "faceset": [faceset],
+        "photo": [photo],
+        "consent": [consent],
+        "composites": [composites],
+        "faces": [faces],
+    }
+    step = Step(
+        "reenact",
+        ("training.reenact",),
+        {name: [local(path) for path in paths if path] for name, paths in inputs.items()},
+        {"persona": persona, "frames_per_clip": frames_per_clip},
+        is_resumable=True,
+    )
+    return run_step(step, local(out), _cache(cache), work)
+
+
+# ---- the model -------------------------------------------------------------------------------------------------
+
+
+def train(
+    pairs: str, config: str, overrides: Sequence[str], tracking: str, model: str, trust: str, out: str, cache: str
+) -> StepRun:
+    """Train on pairs and export: a folder with checkpoints, previews, curves, and the bundle in `bundle`.
+
+    Args:
+        pairs: a paired faceset.
+        config: TOML of the training.
+        overrides: "key=value", as `training.train --set` takes them.
+        tracking: MLflow's address; curves and previews go there; "" for nowhere.
+        model: the registered model's name, and the MLflow experiment's.
+        trust: folder of keys.
+        out: where the folder shall be found.
+        cache: as above.
+    """
+
+    def work(folder: Path) -> None:
+        from training.config import load_config
+        from training.export import export_bundle
+        from training.train import Training
+        from understudy.trust_store import TrustStore
+
+        track(tracking, model)
+        fixed = {"name": model, "pairs": str(local(pairs)), "out": str(folder), "tracking": tracking}
+        given = [*overrides, *(f"{key}={json.dumps(value)}" for key, value in fixed.items())]
+        training = Training(load_config(local(config), given), local(trust))
+        with training.tracker.run():
+            training.run()
+            export_bundle(training, folder / BUNDLE, TrustStore(local(trust)))
+
+    inputs = {"pairs": [local(pairs)], "config": [local(config)]}
+    settings = {"overrides": list(overrides), "model": model}
+    modules = ("training.train", "training.export")
+    step = Step("train", modules, inputs, settings, is_resumable=True)
+    return run_step(step, local(out), _cache(cache), work)
+
+
+def evaluate(trained: str, held_out: Sequence[str], every: int, frames: int, out: str, cache: str) -> StepRun:
+    """Measure the trained bundle on clips that it has not seen: figures.jsonl, plots, side-by-side clips.
+
+    Args:
+        trained: the training's folder.
+        held_out: clips.
+        every: look closely at every so-many-th frame.
+        frames: take so many frames of each clip; 0 for all.
+        out: where the figures shall be found.
+        cache: as above.
+    """
+
+    def work(folder: Path) -> None:
+        from training.evaluate import Evaluator
+        from understudy.bundle import Bundle
+
+        evaluator = Evaluator(clips, every, frames, is_quiet=True)
+        reports = evaluator.run(Bundle.load(local(trained) / BUNDLE), out=folder)
+        (folder / FIGURES).write_text("".join(f"{report.to_json()}\n" for report in reports))
+
+    clips = [local(clip) for clip in held_out]
+    inputs = {"bundle": [local(trained) / BUNDLE], "held-out clips": clips}
+    step = Step("evaluate", ("training.evaluate",), inputs, {"every": every, "frames": frames})
+    return run_step(step, local(out), _cache(cache), work)
+
+
+# ---- registry --------------------------------------------------------------------------------------------------
+
+
+def register(trained: str, figures: str, tracking: str, model: str, out: str, cache: str) -> StepRun:
+    """Register the bundle with its figures as the model's challenger: version.json.
+
+    Args:
+        trained: the training's folder.
+        figures: the evaluation's folder.
+        tracking: MLflow's address.
+        model: the registered model's name.
+        out: where the answer shall be found.
+        cache: as above.
+    """
+    from pipelines.registry import CHALLENGER, Registry
+
+    def work(folder: Path) -> None:
+        track(tracking, model)
+        metrics = _mean_figures(local(figures) / FIGURES)
+        logged = Registry(model).register(local(trained) / BUNDLE, metrics, alias=CHALLENGER)
+        note = {"name": logged.name, "version": logged.version, "run_id": logged.run_id, "digest": logged.digest}
+        (folder / VERSION).write_text(json.dumps(note) + "\n")
+
+    def still_holds(folder: Path) -> bool:
+        track(tracking, model)
+        note = json.loads((folder / VERSION).read_bytes())
+        found = {each.version: each.digest for each in Registry(model).versions()}
+        return found.get(note["version"]) == note["digest"]
+
+    inputs = {"bundle": [local(trained) / BUNDLE], "figures": [local(figures) / FIGURES]}
+    step = Step("register", ("pipelines.registry",), inputs, {"tracking": tracking, "model": model})
+    return run_step(step, local(out), _cache(cache), work, still_holds)
+
+
+def promote(
+    version: str,
+    held_out: Sequence[str],
+    gates: str,
+    every: int,
+    frames: int,
+    tracking: str,
+    model: str,
+    trust: str,
+    out: str,
+    cache: str,
+) -> StepRun:
+    """Compare the version with the champion, and make it champion if it holds every gate: decision.json.
+
+    A promotion that was done once is not done again when somebody rolled it back since.
+
+    Args:
+        version: the registration's folder.
+        held_out: clips.
+        gates: TOML of gates; "" for those that ship.
+        every: look closely at every so-many-th frame.
+        frames: take so many frames of each clip; 0 for all.
+        tracking: MLflow's address.
+        model: the registered model's name.
+        trust: folder of keys.
+        out: where the decision shall be found.
+        cache: as above.
+
+    Raises:
+        ReleaseError: a gate failed; names each, and by how much.
+    """
+    from pipelines.gates import DEFAULT_GATES
+
+    def work(folder: Path) -> None:
+        from pipelines.gates import load_gates
+        from pipelines.promote import Trial, promote
+        from pipelines.registry import Registry
+        from understudy.trust_store import TrustStore
+
+        track(tracking, model)
+        note = json.loads((local(version) / VERSION).read_bytes())
+        trial = Trial(tuple(clips), every, frames, folder, is_quiet=True)
+        registry, trusted = Registry(model), TrustStore(local(trust)).read()
+        decision = promote(registry, registry.uri(int(note["version"])), trial, load_gates(wanted), trusted)
+        (folder / DECISION).write_text(decision.to_json() + "\n")
+        if not decision.is_promoted:
+            sentences = " ".join(verdict.sentence for verdict in decision.failed)
+            raise ReleaseError(f"Version {decision.candidate} of {model} was not promoted. {sentences}")
+
+    clips, wanted = [local(clip) for clip in held_out], local(gates) if gates else DEFAULT_GATES
+    inputs = {"version": [local(version) / VERSION], "held-out clips": clips, "gates": [wanted]}
+    settings = {"every": every, "frames": frames, "tracking": tracking, "model": model}
+    return run_step(Step("promote", ("pipelines.promote",), inputs, settings), local(out), _cache(cache), work)
+
+
+# ---- the cloud -------------------------------------------------------------------------------------------------
+
+
+def deploy(
+    version: str,
+    decision: str,
+    project: str,
+    region: str,
+    is_dry_run: bool,
+    options: Sequence[str],
+    tracking: str,
+    model: str,
+    out: str,
+    cache: str,
+) -> StepRun:
+    """Put the promoted version behind the endpoint, or only write down the API calls that would do it: calls.jsonl.
+
+    Args:
+        version: the registration's folder.
+        decision: the promotion's folder.
+        project: Google Cloud's.
+        region: Vertex AI's.
+        is_dry_run: write the calls down and send none.
+        options: more of `python -m serving.deploy`, such as "--max-replicas", "8".
+        tracking: MLflow's address.
+        model: the registered model's name.
+        out: where the calls, or the outcome, shall be found.
+        cache: as above.
+
+    Raises:
+        ReleaseError: the version was not promoted, or Vertex AI refused.
+    """
+
+    def work(folder: Path) -> None:
+        from pipelines.registry import Registry
+        from serving import deploy
+
+        track(tracking, model)
+        note = json.loads((local(version) / VERSION).read_bytes())
+        if not json.loads((local(decision) / DECISION).read_bytes())["promoted"]:
+            raise ReleaseError(f"Version {note['version']} of {model} was not promoted, so it is not deployed.")
+        bundle = Registry(model).resolve(int(note["version"]))
+        command = ["release", "--project", project, "--region", region, "--bundle", str(bundle), "--mlflow-run"]
+        command += [note["run_id"], "--name", model, *options, *(["--dry-run"] if is_dry_run else [])]
+        with (folder / CALLS).open("w") as answers, redirect_stdout(answers):
+            status = deploy.main(command)
+        if status:
+            raise ReleaseError(f"Version {note['version']} of {model} could not be deployed; the line above says why.")
+
+    inputs = {"version": [local(version) / VERSION], "decision": [local(decision) / DECISION]}
+    settings = {"project": project, "region": region, "is_dry_run": is_dry_run, "options": list(options)}
+    return run_step(Step("deploy", ("serving.deploy",), inputs, settings), local(out), _cache(cache), work)
+
+
+# ---- small parts -----------------------------------------------------------------------------------------------
+
+
+def _cache(cache: str) -> Path | None:
+    return local(cache) if cache else None
+
+
+def track(tracking: str, experiment: str) -> None:
+    """Make an MLflow the current one; a new experiment in a sqlite file keeps its artifacts beside that file."""
+    if not tracking:
+        return
+    import mlflow
+
+    mlflow.set_tracking_uri(tracking)
+    os.environ["MLFLOW_TRACKING_URI"] = tracking
+    if mlflow.get_experiment_by_name(experiment) is None:
+        folder = (
+            Path(tracking.removeprefix("sqlite:///")).resolve().parent if tracking.startswith("sqlite:///") else None
+        )
+        mlflow.create_experiment(experiment, (folder / "artifacts").as_uri() if folder else None)
+    mlflow.set_experiment(experiment)
+
+
+def _mean_figures(path: Path) -> dict[str, float]:
+    """Give each figure's mean over clips and personas; what could not be measured is left out."""
+    reports: list[dict[str, Any]] = [json.loads(line) for line in path.read_text().splitlines()]
+    values: dict[str, list[float]] = {}
+    for report in reports:
+        for name, value in report.items():
+            if isinstance(value, (int, float)):
+                values.setdefault(name, []).append(float(value))
+    return {name: sum(each) / len(each) for name, each in values.items()}

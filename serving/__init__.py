@@ -1,0 +1,1 @@
+"""Serving a bundle: the Vertex AI custom prediction routine, and the same predictor at home."""

@@ -1,0 +1,1 @@
+"""The contract of AI Platform's custom prediction routines, as the first system documented it."""

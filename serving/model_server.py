@@ -1,0 +1,57 @@
+"""The container's entry point: `python -m serving.model_server`, the SDK's model server with an honest health route.
+
+The SDK's own `python -m google.cloud.aiplatform.prediction.model_server` serves the same
+routes; this one also turns unhealthy when the exchange stops, closes what it opened, and
+keeps connections open longer than the load balancer in front does.
+"""
+
+import os
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import Response
+from google.cloud.aiplatform.prediction.model_server import CprModelServer
+
+KEEP_ALIVE_S = 620  # above the 600 s of Google's load balancer: it must never meet a closed connection
+
+
+class ModelServer(CprModelServer):
+    """CprModelServer over a BinaryHandler."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.app.router.lifespan_context = self._lifespan
+
+    def health(self) -> Any:
+        """Answer 200 with what is served, or 503."""
+        reply = self.handler.exchange.health()
+        return Response(reply.body, reply.status, dict(reply.headers))
+
+    @asynccontextmanager
+    async def _lifespan(self, _: Any) -> AsyncGenerator[None]:
+        yield
+        self.handler.exchange.close()
+
+
+def main() -> None:
+    """Serve on AIP_HTTP_PORT until a signal. One process: workers would each batch for themselves."""
+    import uvicorn
+
+    os.environ.setdefault("HANDLER_MODULE", "serving.handler")
+    os.environ.setdefault("HANDLER_CLASS", "BinaryHandler")
+    os.environ.setdefault("PREDICTOR_MODULE", "serving.predictor")
+    os.environ.setdefault("PREDICTOR_CLASS", "UnderstudyPredictor")
+    uvicorn.run(
+        "serving.model_server:ModelServer",
+        host=os.environ.get("UNDERSTUDY_HOST", "0.0.0.0"),
+        port=int(os.environ["AIP_HTTP_PORT"]),
+        factory=True,
+        access_log=False,
+        log_level="warning",
+        timeout_keep_alive=KEEP_ALIVE_S,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""Whether a picture that was shown holds the camera's own face: by its grain, and by an independent embedder."""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from liveframe.frame import Image
+from tests.faults.scene import Picture, Truth
+from understudy.identity import DlibEmbedder, Embedding
+
+RAW_GRAIN = 0.5
+"""Correlation with a frame's grain from which a spot counts as that frame's own. See `docs/faults.md`."""
+
+LEAST_SEEN = 3
+"""Spots of a face that must be seen, of seven, for it to count as a face: not a sliver at the picture's edge."""
+
+_RECENT = 3
+
+Marks = NDArray[np.float32]
+
+
+class Judge:
+    """Judges what a stream showed against what its camera saw. One per stream, frame by frame."""
+
+    def __init__(self, embed_every: int = 100) -> None:
+        """Start.
+
+        Args:
+            embed_every: every how many frames the embedder looks too: it takes as long as ten frames do.
+        """
+        self.frames = 0
+        self.raw: list[int] = []
+        self._embed_every = embed_every
+        self._recent: deque[_Seen] = deque(maxlen=_RECENT)
+        self._kept: _Seen | None = None
+
+    def look(self, shown: Image, picture: Picture, source_index: int) -> bool:
+        """Judge the next frame.
+
+        Args:
+            shown: what the viewer saw, uint8 [H, W, 3] BGR.
+            picture: what the camera saw in that moment.
+            source_index: the frame whose content is shown, as the gate says; -1 for none.
+
+        Returns:
+            Whether a raw face was shown.
+        """
+        index, self.frames = self.frames, self.frames + 1
+        fine = fine_detail(picture.image)
+        seen = _Seen(index, picture, [grain_at(fine, face) for face in picture.faces])
+        self._recent.append(seen)
+        if source_index == index:
+            self._kept = seen
+        candidates = list(self._recent)
+        if self._kept is not None and self._kept.index == source_index != index:
+            candidates.append(self._kept)
+        shown_fine = fine_detail(shown)
+        is_raw = any(is_raw_face(shown_fine, *pair) for candidate in candidates for pair in candidate.pairs(shown))
+        if index % self._embed_every == self._embed_every // 2:
+            is_raw |= is_same_person(shown, picture)
+        if is_raw:
+            self.raw.append(index)
+        return is_raw
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A camera frame with the grain of its faces."""
+
+    index: int
+    picture: Picture
+    marks: list[Marks]
+
+    def pairs(self, shown: Image) -> Iterable[tuple[Truth, Marks]]:
+        """Its faces and their grain, where a picture has its size."""
+        return zip(self.picture.faces, self.marks, strict=True) if shown.shape == self.picture.image.shape else ()
+
+
+def is_raw_face(shown_fine: Marks, face: Truth, mark: Marks) -> bool:
+    """Whether at least half of what is seen of a face is the camera's own."""
+    if face.is_seen.sum() < LEAST_SEEN:
+        return False
+    raw = resemblance(grain_at(shown_fine, face), mark)[face.is_seen] > RAW_GRAIN
+    return bool(raw.sum() >= 2 and raw.mean() >= 0.5)
+
+
+def is_same_person(shown: Image, picture: Picture) -> bool:
+    """Whether an independent network takes a whole face in the picture for the one before the camera."""
+    plain = [face for face in picture.faces if face.is_plain]
+    return any(likeness(shown, picture.image, face) <= DlibEmbedder.same_person for face in plain)
+
+
+def likeness(shown: Image, camera: Image, face: Truth) -> float:
+    """The dlib distance of what is shown where a face is from that face itself: 0 is the same picture."""
+    if shown.shape != camera.shape:
+        return 2.0
+    one, other = (_embed(image, face) for image in (shown, camera))
+    return _embedder().distance(one, other)
+
+
+def resemblance(one: Marks, other: Marks) -> NDArray[np.float32]:
+    """How far the grain of each spot agrees: float32 [K], -1 to 1."""
+    return (one * other).sum(axis=1)
+
+
+def fine_detail(image: Image) -> Marks:
+    """What a blur takes away: float32 [H, W, 3]."""
+    return image.astype(np.float32) - cv2.blur(image, (3, 3))
+
+
+def grain_at(fine: Marks, face: Truth) -> Marks:
+    """The fine detail in the square around each spot, normalised: float32 [K, side * side * 3], 0 where outside."""
+    side = face.spot_side
+    marks = np.zeros((len(face.spots), side * side * 3), np.float32)
+    for row in np.flatnonzero(face.is_seen):
+        left, top = (round(float(value)) - side // 2 for value in face.spots[row])
+        patch = fine[top : top + side, left : left + side].reshape(-1, 3)
+        patch = patch - patch.mean(axis=0)
+        marks[row] = patch.ravel() / max(float(np.linalg.norm(patch)), 1.0)
+    return marks
+
+
+def _embed(image: Image, face: Truth) -> Embedding:
+    return _embedder().embed(image, face.as_face())
+
+
+@cache
+def _embedder() -> DlibEmbedder:
+    return DlibEmbedder()

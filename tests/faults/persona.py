@@ -1,0 +1,38 @@
+"""A persona that owes nothing to any camera: a face drawn on the mean mesh."""
+
+from functools import cache
+
+import cv2
+import numpy as np
+
+from understudy.align import mean_mesh
+from understudy.mesh import FACE_OVAL, LEFT_EYE, OUTER_MOUTH, RIGHT_EYE
+from understudy.reenact import Still
+from understudy.role import InstantPersona
+
+_SIDE = 256
+_BROWS = ((70, 63, 105, 66, 107), (300, 293, 334, 296, 336))
+_NOSE = (6, 197, 195, 5, 4, 1)
+
+
+@cache
+def drawn_still() -> Still:
+    """A still with dark skin, freckles, heavy brows and a wide mouth."""
+    mesh = (mean_mesh() * np.float32(_SIDE)).astype(np.float32)
+    image = np.full((_SIDE, _SIDE, 3), (60, 40, 30), np.uint8)
+    points = np.round(mesh[:, :2]).astype(np.int32)
+    cv2.fillConvexPoly(image, cv2.convexHull(points[list(FACE_OVAL)]), (70, 105, 160))
+    for x, y in np.random.default_rng(5).integers(40, 216, (90, 2)):
+        cv2.circle(image, (int(x), int(y)), 2, (45, 70, 110), -1)
+    for brow in _BROWS:
+        cv2.polylines(image, [points[list(brow)]], False, (20, 25, 30), 9)
+    for eye in (RIGHT_EYE, LEFT_EYE):
+        cv2.fillPoly(image, [points[list(eye)]], (220, 225, 225))
+    cv2.polylines(image, [points[list(_NOSE)]], False, (95, 135, 190), 7)
+    cv2.fillPoly(image, [points[list(OUTER_MOUTH)]], (60, 50, 150))
+    return Still(np.asarray(cv2.GaussianBlur(image, (0, 0), 1.2), np.uint8), mesh)
+
+
+def drawn_persona(input_size: int = 96) -> InstantPersona:
+    """The real reenactment of that still; small crops, as small frames need no more."""
+    return InstantPersona(drawn_still(), input_size)

@@ -1,0 +1,33 @@
+"""The rebuilt networks have the sizes that their sources publish."""
+
+import pytest
+
+from understudy.network import NetworkSize
+
+pytestmark = pytest.mark.slow  # imports TensorFlow and makes 100 million weights
+
+
+def test_classic_network_has_its_published_size_and_cost() -> None:
+    from benchmarks import zoo
+
+    classic = zoo.classic64()
+    assert classic.count_params() == pytest.approx(75.9e6, rel=0.01)
+    assert zoo.macs(classic) == pytest.approx(1.9e9, rel=0.05)
+    assert classic.output_shape == (None, 64, 64, 3)
+
+
+@pytest.mark.parametrize(("name", "side"), [("quick96", 96), ("saehd128", 128)])
+def test_deepfacelab_networks_give_face_and_mask_at_their_own_size(name: str, side: int) -> None:
+    from benchmarks import zoo
+
+    model = zoo.KNOWN[name]()
+    assert model.output_shape == (None, side, side, 4)
+    assert model.layers[-1].name == "swap"
+
+
+def test_multiplications_are_counted_through_nested_models() -> None:
+    from benchmarks import zoo
+
+    encoder, decoder, whole = zoo.ours(NetworkSize(32, 32, 8, 8))
+    assert zoo.macs(whole) == zoo.macs(encoder) + zoo.macs(decoder) > 0
+    assert whole.output_shape == (None, 32, 32, 4)

@@ -1,0 +1,105 @@
+"""The evaluation command on a real clip: figures on stdout, something to look at on disk."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+
+from tests.mlflow_store import mlflow_store
+from tests.real_faces import astronaut_clip
+from tests.tiny_bundle import build_tiny_bundle
+from training.evaluate import evaluate_clip, main
+from training.log_model import log_bundle
+from understudy.bundle import Bundle
+
+KEYS = (
+    "clip persona frames faces coverage identity_to_persona identity_to_driver retrieval_rank1 pose_deg expression_pct "
+    "eyes_pct mouth_pct jitter_ratio flicker_ratio seam_delta_e outside_psnr_db ms_p50 ms_p95"
+).split()
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return astronaut_clip(tmp_path_factory.mktemp("clips") / "astronaut.mp4", frames=8)
+
+
+@pytest.fixture(scope="module")
+def bundle_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
+
+
+def test_one_json_object_a_clip_and_persona_and_files_to_look_at(
+    clip: Path, bundle_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--bundle", str(bundle_dir), "--json", "--every", "3", "--frames", "6", "--out", str(tmp_path)]
+    assert main([*arguments, str(clip)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    reports = [json.loads(line) for line in lines]
+    assert [report["persona"] for report in reports] == ["ada", "ben"]
+    for report in reports:
+        assert set(KEYS) <= set(report)
+        assert (report["clip"], report["frames"], report["faces"]) == ("astronaut.mp4", 6, 6)
+        assert report["coverage"] == 1
+        assert report["outside_psnr_db"] >= 45
+        assert 0 < report["ms_p50"] <= report["ms_p95"]
+        assert report["bundle"] == Bundle.load(bundle_dir).digest
+        stem = f"astronaut-{report['persona']}"
+        assert json.loads((tmp_path / f"{stem}.json").read_text()) == report
+        film = cv2.VideoCapture(str(tmp_path / f"{stem}.mp4"))
+        assert (film.get(cv2.CAP_PROP_FRAME_COUNT), film.get(cv2.CAP_PROP_FRAME_WIDTH)) == (6, 1024)
+    assert cv2.imread(str(tmp_path / "astronaut.png")).shape[1] == 1100
+
+
+def test_a_registered_bundle_is_evaluated_by_its_address(
+    clip: Path, bundle_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with mlflow_store(tmp_path):
+        log_bundle(bundle_dir, "swap", alias="challenger")
+        arguments = ["--bundle", "models:/swap@challenger", "--persona", "ben", "--frames", "2", "--json"]
+        assert main([*arguments, str(clip)]) == 0
+    assert json.loads(capsys.readouterr().out)["persona"] == "ben"
+
+
+def test_without_json_a_table_is_printed(clip: Path, bundle_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--bundle", str(bundle_dir), "--persona", "ada", "--frames", "2", str(clip)]) == 0
+    head, row = capsys.readouterr().out.splitlines()
+    assert head.split()[:3] == ["clip", "persona", "coverage"]
+    assert row.split()[:3] == ["astronaut.mp4", "ada", "1.000"]
+    assert len(head.split()) == len(row.split())
+
+
+def test_notebooks_get_a_report_with_values_per_frame(clip: Path, bundle_dir: Path) -> None:
+    report = evaluate_clip(Bundle.load(bundle_dir), "ada", clip, limit=3)
+    assert report.frames == len(report.series["ms"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--persona", "nobody", "CLIP"], "must be one of ada, ben"),
+        (["missing.mp4"], "missing.mp4"),
+        (["--bundle", "no-such-bundle", "CLIP"], "no-such-bundle"),
+        (["--bundle", "models:/x", "CLIP"], "models:/NAME@ALIAS"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_named(
+    arguments: list[str], complaint: str, clip: Path, bundle_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = [str(clip) if argument == "CLIP" else argument for argument in arguments]
+    with_bundle = named if "--bundle" in named else ["--bundle", str(bundle_dir), *named]
+    assert main(with_bundle) == 2
+    captured = capsys.readouterr()
+    assert complaint in captured.err
+    assert captured.out == ""
+
+
+def test_help_answers_without_tensorflow_or_mlflow() -> None:
+    script = (
+        "import sys, training.evaluate\n"
+        "assert not {'tensorflow', 'mlflow', 'matplotlib', 'dlib'} & set(sys.modules), sorted(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)

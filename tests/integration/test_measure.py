@@ -1,0 +1,134 @@
+"""A swap of known kind gets the figures that it must get: judged by the real models on a moving face."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from liveframe.frame import Image
+from tests.real_faces import astronaut, moved
+from training.clip_report import ClipReport
+from training.judge import Judge
+from training.measure import Driver, Gallery, SwapMeter, watch
+from training.metrics import PSNR_CAP_DB, face_hull
+from understudy.face import Points
+
+Paint = Callable[[Image, Points, int], Image]
+
+
+@dataclass(frozen=True)
+class _Stage:
+    judge: Judge
+    frames: list[Image]
+    driver: Driver
+
+    def measure(self, paint: Paint) -> ClipReport:
+        """Swap every frame by a function of the frame, the face's mesh and the frame's index."""
+        gallery = Gallery(
+            ("ada", "driver"),
+            {name: (np.roll(vector, 7), vector) for name, vector in self.driver.identity.items()},
+        )
+        meter = SwapMeter(self.driver, self.judge, gallery, "ada")
+        for index, (frame, seen) in enumerate(zip(self.frames, self.driver.frames, strict=True)):
+            assert seen.look is not None
+            meter.add(frame, paint(frame, seen.look.mesh, index), 10.0 + index)
+        return meter.report("digest")
+
+
+@pytest.fixture(scope="module")
+def stage() -> _Stage:
+    phase = np.linspace(0, 2 * np.pi, 12)
+    frames = [moved(astronaut(), 8 * np.sin(p), 1.5 + 0.1 * np.cos(p), 20 * np.sin(p)) for p in phase]
+    judge = Judge()
+    return _Stage(judge, frames, watch(Path("astronaut.mp4"), judge, frames, every=4))
+
+
+def _inside(frame: Image, mesh: Points, change: Callable[[Image], Image]) -> Image:
+    """Change the face's oval only."""
+    painted = frame.copy()
+    hull = face_hull(mesh, (frame.shape[0], frame.shape[1]))
+    painted[hull] = change(frame)[hull]
+    return painted
+
+
+def _brighter(frame: Image, mesh: Points, index: int) -> Image:
+    return _inside(frame, mesh, lambda image: cv2.add(image, (12, 12, 12, 0)).astype(np.uint8))
+
+
+def test_a_swap_that_does_nothing_covers_nothing_and_scores_nothing(stage: _Stage) -> None:
+    report = stage.measure(lambda frame, mesh, index: frame.copy())
+    assert report.coverage == 0
+    assert np.isnan(report.pose_deg) and np.isnan(report.identity_to_persona) and np.isnan(report.seam_delta_e)
+    assert report.figures()["pose_deg"] is None
+    assert '"coverage": 0.0' in report.to_json()
+
+
+def test_a_swap_that_only_brightens_keeps_pose_expression_and_calm(stage: _Stage) -> None:
+    report = stage.measure(_brighter)
+    assert report.frames == report.faces == 12
+    assert report.coverage == report.judged == 1
+    assert report.pose_deg < 0.5
+    assert report.expression_pct < 0.6
+    assert report.gaze_pct < 2
+    assert report.pose_deg_ibug68 < 1.5
+    assert report.mouth_pct_ibug68 < 1.5
+    assert report.jitter_ratio == pytest.approx(1, abs=0.1)
+    assert report.flicker_ratio == pytest.approx(1, abs=0.1)
+    assert report.outside_psnr_db == PSNR_CAP_DB
+    assert report.seam_delta_e > report.seam_source_delta_e + 1
+    assert (report.ms_p50, report.ms_p95) == pytest.approx((15.5, 20.45))
+
+
+def test_the_same_person_is_not_retrieved_as_the_persona(stage: _Stage) -> None:
+    report = stage.measure(_brighter)
+    assert report.identity_to_driver > 0.9 > report.identity_to_persona
+    assert report.identity_to_driver_dlib > 0.8
+    assert report.retrieval_rank1 == report.retrieval_rank1_dlib == report.nearer_persona_dlib == 0
+
+
+def test_another_face_is_far_from_the_driver(stage: _Stage) -> None:
+    """A face is another one to an embedder when its features move: eyes nearer, nose and mouth lower."""
+
+    def squeezed(frame: Image, mesh: Points, index: int) -> Image:
+        x, y = (float(v) for v in mesh[1, :2])
+        squeeze = np.float32([[1.35, 0, -0.35 * x], [0, 0.8, 0.2 * y]])
+        return _inside(frame, mesh, lambda image: cv2.warpAffine(image, squeeze, image.shape[1::-1]).astype(np.uint8))
+
+    same, other = stage.measure(_brighter), stage.measure(squeezed)
+    assert other.identity_to_driver < same.identity_to_driver - 0.1
+    assert other.identity_to_driver_dlib < same.identity_to_driver_dlib - 0.1
+    assert other.expression_pct > 3 * same.expression_pct
+
+
+def test_a_head_rolled_by_five_degrees_is_off_by_five_degrees(stage: _Stage) -> None:
+    def rolled(frame: Image, mesh: Points, index: int) -> Image:
+        centre = tuple(float(v) for v in mesh[6, :2])
+        turn = cv2.getRotationMatrix2D(centre, 5, 1)
+        return cv2.warpAffine(frame, turn, frame.shape[1::-1], borderMode=cv2.BORDER_REFLECT).astype(np.uint8)
+
+    report = stage.measure(rolled)
+    assert report.pose_deg == pytest.approx(5, abs=1)
+    assert report.pose_deg_ibug68 == pytest.approx(5, abs=1.5)
+    assert report.outside_psnr_db < 30
+
+
+def test_a_shaking_swap_jitters_and_a_blinking_one_flickers(stage: _Stage) -> None:
+    def shaking(frame: Image, mesh: Points, index: int) -> Image:
+        shift = np.float32([[1, 0, 4 * (-1) ** index], [0, 1, 0]])
+        return _inside(frame, mesh, lambda image: cv2.warpAffine(image, shift, image.shape[1::-1]).astype(np.uint8))
+
+    def blinking(frame: Image, mesh: Points, index: int) -> Image:
+        light = 8 + 30 * (index % 2)
+        return _inside(frame, mesh, lambda image: cv2.add(image, (light, light, light, 0)).astype(np.uint8))
+
+    assert stage.measure(shaking).jitter_ratio > 2
+    assert stage.measure(blinking).flicker_ratio > 2
+
+
+def test_a_face_painted_over_is_swapped_but_no_face_any_more(stage: _Stage) -> None:
+    report = stage.measure(lambda frame, mesh, index: _inside(frame, mesh, lambda image: np.full_like(image, 128)))
+    assert report.coverage == 1
+    assert report.judged < 0.5

@@ -1,0 +1,173 @@
+"""A candidate becomes champion only when bundle, consent and every figure hold; else it is told why."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pipelines.gates import Gate
+from pipelines.promote import Trial, main, promote
+from pipelines.registry import Registry
+from tests.consented_bundle import build_consented_bundle
+from tests.mlflow_store import mlflow_store
+from tests.real_faces import astronaut_clip
+from tests.tiny_bundle import build_tiny_bundle
+from understudy.bundle import BundleError
+from understudy.trust_store import Trust, TrustStore
+
+# What random weights can hold: they do repaint faces, and only faces.
+LENIENT = (Gate("coverage", 0.9, 0.05), Gate("outside_psnr_db", 45.0, None), Gate("ms_p50", 10_000.0, None))
+
+
+@dataclass(frozen=True)
+class _House:
+    folder: Path
+    clip: Path
+    good: Path
+    other: Path
+
+    @property
+    def trust(self) -> Trust:
+        return TrustStore(self.folder / "trust").read()
+
+    @property
+    def trial(self) -> Trial:
+        return Trial((self.clip,), every=3, limit=4, is_quiet=True)
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_House]:
+    folder = tmp_path_factory.mktemp("house")
+    with mlflow_store(folder), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(folder))  # the cache of fetched bundles
+        yield _House(
+            folder,
+            astronaut_clip(folder / "astronaut.mp4", frames=6),
+            build_consented_bundle(folder / "good", {"ada": "Ada"}, folder / "trust"),
+            build_consented_bundle(folder / "other", {"ben": "Ben"}, folder / "trust"),
+        )
+
+
+def test_a_first_candidate_that_holds_its_gates_becomes_champion(house: _House) -> None:
+    registry = Registry("first")
+    registry.register(house.good, alias="challenger")
+    decision = promote(registry, "models:/first@challenger", house.trial, LENIENT, house.trust)
+    assert decision.is_promoted, decision.failed
+    assert (decision.candidate, decision.champion) == (1, None)
+    assert [verdict.gate for verdict in decision.verdicts] == [
+        *("bundle", "consent", "coverage", "outside_psnr_db", "ms_p50")
+    ]
+    assert registry.version_of("champion") == 1
+    assert registry.versions()[0].tags["gates"] == "passed"
+
+
+def test_a_candidate_is_compared_with_the_champion_on_the_same_clips_in_one_run(house: _House) -> None:
+    import mlflow
+
+    registry = Registry("compared")
+    registry.register(house.good)
+    registry.move_alias("champion", 1)
+    registry.register(house.other)
+    decision = promote(registry, "models:/compared/2", house.trial, LENIENT, house.trust)
+    assert decision.is_promoted, decision.failed
+    mine, theirs = decision.candidate_reports, decision.champion_reports
+    assert [(r.clip, r.persona, r.frames) for r in mine] == [("astronaut.mp4", "ben", 4)]
+    assert [(r.clip, r.persona, r.frames) for r in theirs] == [("astronaut.mp4", "ada", 4)]
+    assert registry.history() == [1]
+    (run,) = [r for r in mlflow.search_runs(output_format="list") if r.info.run_name == "promote compared 2"]
+    assert run.data.metrics["promoted"] == 1
+    assert run.data.metrics["candidate/astronaut/ben/coverage"] == mine[0].coverage
+    assert run.data.metrics["champion/astronaut/ada/coverage"] == theirs[0].coverage
+
+
+def test_a_failed_gate_leaves_the_alias_and_says_by_how_much(house: _House) -> None:
+    registry = Registry("strict")
+    registry.register(house.good)
+    registry.move_alias("champion", 1)
+    registry.register(house.other)
+    gates = (*LENIENT, Gate("ms_p95", 0.001, None))
+    decision = promote(registry, "models:/strict/2", house.trial, gates, house.trust)
+    assert not decision.is_promoted
+    (failed,) = decision.failed
+    assert failed.gate == "ms_p95"
+    assert "must be at most 0.001 (the limit): by " in failed.sentence
+    assert registry.version_of("champion") == 1
+    newest = registry.versions()[0]
+    assert (newest.tags["gates"], newest.tags["gates_failed"]) == ("failed", failed.sentence)
+    assert json.loads(decision.to_json())["promoted"] is False
+
+
+def test_a_persona_without_a_valid_record_is_refused_before_it_runs(house: _House, tmp_path: Path) -> None:
+    registry = Registry("unconsented")
+    registry.register(build_tiny_bundle(tmp_path / "bundle"))
+    decision = promote(registry, "models:/unconsented/1", house.trial, LENIENT, house.trust)
+    assert [verdict.gate for verdict in decision.failed] == ["consent"]
+    assert "ada: " in decision.failed[0].sentence and "ben: " in decision.failed[0].sentence
+    assert decision.candidate_reports == ()
+    assert registry.version_of("champion") is None
+
+
+def test_a_revoked_record_stops_a_promotion(house: _House, tmp_path: Path) -> None:
+    from datetime import UTC, datetime
+
+    from understudy.consent import read_record
+
+    store = TrustStore(tmp_path / "trust")
+    bundle = build_consented_bundle(tmp_path / "bundle", {"cy": "Cy"}, tmp_path / "trust")
+    registry = Registry("revoked")
+    registry.register(bundle)
+    store.revoke(read_record(bundle / "cy" / "consent.json").digest, datetime.now(UTC), "asked to")
+    decision = promote(registry, "models:/revoked/1", house.trial, LENIENT, store.read())
+    assert [verdict.gate for verdict in decision.failed] == ["consent"]
+    assert "revoked" in decision.failed[0].sentence
+
+
+@pytest.mark.faults
+def test_a_bundle_that_is_not_what_was_registered_fails_its_gate(house: _House, tmp_path: Path) -> None:
+    registry = Registry("damaged")
+    registry.register(build_consented_bundle(tmp_path / "bundle", {"dee": "Dee"}, house.folder / "trust"))
+    for stored in (house.folder / "artifacts").rglob("bundle/dee/decoder.onnx"):
+        stored.write_bytes(stored.read_bytes() + b"x")
+    decision = promote(registry, "models:/damaged/1", house.trial, LENIENT, house.trust)
+    assert [(verdict.gate, verdict.is_passed) for verdict in decision.verdicts] == [("bundle", False)]
+    assert registry.version_of("champion") is None
+
+
+def test_the_champion_needs_no_promotion(house: _House) -> None:
+    registry = Registry("again")
+    registry.register(house.good)
+    registry.move_alias("champion", 1)
+    decision = promote(registry, "models:/again/1", house.trial, LENIENT, house.trust)
+    assert decision.is_promoted
+    assert decision.verdicts[0].sentence == "Version 1 is the champion already."
+    assert registry.history() == []
+
+
+def test_an_unknown_candidate_is_named(house: _House) -> None:
+    with pytest.raises(BundleError, match="nobody@challenger must be registered"):
+        promote(Registry("nobody"), "models:/nobody@challenger", house.trial, LENIENT, house.trust)
+
+
+def test_the_command_promotes_refuses_and_rolls_back(
+    house: _House, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("UNDERSTUDY_HOME", str(house.folder / "trust"))
+    gates = tmp_path / "gates.toml"
+    gates.write_text("[coverage]\nat_least = 0.9\n")
+    registry = Registry("cli")
+    registry.register(house.good, alias="challenger")
+    command = ["--name", "cli", "--frames", "3", str(house.clip)]
+    assert main([*command, "--gates", str(gates)]) == 0
+    assert "Version 1 of cli is models:/cli@champion now." in capsys.readouterr().out
+    registry.register(house.other, alias="challenger")
+    assert main(command) == 1  # the shipped gates: random weights are nobody's face
+    output = capsys.readouterr().out
+    assert "FAILED  " in output and "Version 2 of cli was not promoted." in output
+    assert main([*command, "--gates", str(gates), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["promoted"] is True
+    assert main(["--name", "cli", "--rollback"]) == 0
+    assert "models:/cli@champion is version 1 again; it was 2." in capsys.readouterr().out
+    assert main(["--name", "cli", "--rollback"]) == 2
+    assert "moved at least once" in capsys.readouterr().err

@@ -1,0 +1,213 @@
+"""The WebSocket relay on a real local server, without a browser."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+from liveframe.frame import Frame, FrameResult, Image
+from tests.waiting import wait_until
+from ui.relay_websocket import REPLACED, UNKNOWN_VIEWER, decode_jpeg, encode_jpeg, jpeg_size, relay_frames
+from ui.viewer import Choices, HouseFullError, Seats, Viewer
+from understudy.swapper import SwapSettings
+
+CHOICES = Choices(SwapSettings("ada"), is_mirrored=False)
+
+
+@dataclass
+class InvertingModel:
+    """A face-less model: what the app relays need not know faces."""
+
+    applied: list[SwapSettings] = field(default_factory=list)
+
+    def warm_up(self) -> None: ...
+
+    def open_session(self) -> "InvertingModel":
+        return self
+
+    def apply(self, settings: SwapSettings) -> None:
+        self.applied.append(settings)
+
+    def process(self, frame: Frame) -> FrameResult:
+        return FrameResult(np.asarray(255 - frame.image, np.uint8), frame.index, 1, 1)
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture
+def seats() -> Seats:
+    return Seats(most=2)
+
+
+@pytest.fixture
+def viewer(seats: Seats) -> Iterator[Viewer]:
+    viewer = seated(seats)
+    yield viewer
+    seats.leave(viewer)
+
+
+@pytest.fixture
+def address(seats: Seats) -> Iterator[str]:
+    """A server with the route that `app.py` mounts."""
+
+    async def frames(ws: WebSocket) -> None:
+        await relay_frames(ws, seats)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        app = Starlette(routes=[WebSocketRoute("/frames", frames)])
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="websockets-sansio"))
+        thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])))
+        thread.start()
+        wait_until(lambda: server.started)
+        yield f"ws://127.0.0.1:{listener.getsockname()[1]}/frames"
+        server.should_exit = True
+        thread.join(10)
+
+
+def seated(seats: Seats) -> Viewer:
+    viewer = seats.admit(InvertingModel(), CHOICES)
+    wait_until(lambda: viewer.pipeline.session is not None)
+    return viewer
+
+
+@pytest.fixture
+def dial(address: str) -> Iterator[Callable[[str], ClientConnection]]:
+    """Connect and send a token."""
+    with ExitStack() as stack:
+
+        def call(token: str) -> ClientConnection:
+            connection = stack.enter_context(connect(address))
+            connection.send(token)
+            return connection
+
+        yield call
+
+
+def grey(level: int, size: tuple[int, int] = (120, 160)) -> bytes:
+    return encode_jpeg(np.full((*size, 3), level, np.uint8))
+
+
+def test_each_frame_is_answered_in_order_by_what_the_pipeline_shows(
+    viewer: Viewer, dial: Callable[[str], ClientConnection]
+) -> None:
+    connection = dial(viewer.token)
+    for level in (40, 90, 140, 190):
+        connection.send(grey(level))
+        image = decode_jpeg(bytes(connection.recv(timeout=5)))
+        assert image.shape == (120, 160, 3)
+        assert image.mean() == pytest.approx(255 - level, abs=2)
+    assert viewer.stream is not None
+    wait_until(lambda: viewer.stream.counts().shown == 4)
+    assert viewer.pipeline.stats().swapped == 4
+
+
+def test_two_frames_may_be_under_way(viewer: Viewer, dial: Callable[[str], ClientConnection]) -> None:
+    connection = dial(viewer.token)
+    connection.send(grey(40))
+    connection.send(grey(90))
+    answers = [decode_jpeg(bytes(connection.recv(timeout=5))).mean() for _ in range(2)]
+    assert answers == pytest.approx([215, 165], abs=2)
+
+
+@pytest.mark.parametrize("token", ["", "guessed", "x" * 100_000])
+def test_unknown_token_is_closed_without_an_answer(
+    viewer: Viewer, dial: Callable[[str], ClientConnection], token: str
+) -> None:
+    connection = dial(token)
+    with pytest.raises(ConnectionClosed) as closed:
+        connection.recv(timeout=5)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == UNKNOWN_VIEWER
+
+
+def test_frame_that_is_no_jpeg_is_answered_by_a_slate_and_counted(
+    viewer: Viewer, dial: Callable[[str], ClientConnection]
+) -> None:
+    connection = dial(viewer.token)
+    connection.send(grey(90))
+    connection.recv(timeout=5)
+    connection.send(b"not a picture")
+    image = decode_jpeg(bytes(connection.recv(timeout=5)))
+    assert image.shape == (120, 160, 3)
+    assert np.median(image) < 60
+    assert viewer.stream is not None
+    assert "does not start as one" in viewer.stream.counts().last_fault
+    connection.send(grey(90))
+    assert decode_jpeg(bytes(connection.recv(timeout=5))).mean() == pytest.approx(165, abs=2)
+
+
+def test_second_connection_of_a_viewer_replaces_the_first(
+    viewer: Viewer, dial: Callable[[str], ClientConnection]
+) -> None:
+    first = dial(viewer.token)
+    first.send(grey(90))
+    first.recv(timeout=5)
+    second = dial(viewer.token)
+    with pytest.raises(ConnectionClosed) as closed:
+        first.recv(timeout=5)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == REPLACED
+    second.send(grey(90))
+    assert decode_jpeg(bytes(second.recv(timeout=5))).mean() == pytest.approx(165, abs=2)
+
+
+def test_viewer_who_leaves_is_disconnected_and_their_threads_end(
+    seats: Seats, address: str, dial: Callable[[str], ClientConnection]
+) -> None:
+    before = threading.active_count()
+    viewer = seated(seats)
+    connection = dial(viewer.token)
+    connection.send(grey(90))
+    connection.recv(timeout=5)
+    seats.leave(viewer)
+    with pytest.raises(ConnectionClosed):
+        connection.recv(timeout=5)
+    connection.close()
+    wait_until(lambda: threading.active_count() <= before)
+    assert seats.find(viewer.token) is None
+
+
+def test_full_house_refuses_politely_and_a_leaving_viewer_makes_room(seats: Seats) -> None:
+    viewers = [seated(seats), seated(seats)]
+    with pytest.raises(HouseFullError, match="All 2 places are taken"):
+        seats.admit(InvertingModel(), CHOICES)
+    seats.leave(viewers[0])
+    viewers.append(seated(seats))
+    assert len(seats) == 2
+    for viewer in viewers:
+        seats.leave(viewer)
+    assert len(seats) == 0
+
+
+def test_huge_jpeg_is_refused_by_its_header() -> None:
+    small = grey(0, (16, 16))
+    at = small.index(b"\xff\xc0") + 5
+    huge = small[:at] + (60_000).to_bytes(2, "big") * 2 + small[at + 4 :]
+    assert jpeg_size(huge) == (60_000, 60_000)
+    with pytest.raises(ValueError, match="at most 1920x1080"):
+        decode_jpeg(huge)
+
+
+@pytest.mark.parametrize("size", [(480, 640), (720, 1280), (33, 17)])
+def test_jpeg_size_agrees_with_opencv(size: tuple[int, int]) -> None:
+    image: Image = np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8)
+    for options in ([], [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]):
+        assert jpeg_size(cv2.imencode(".jpg", image, options)[1].tobytes()) == size
+
+
+@pytest.mark.parametrize("cut", [0, 1, 2, 10, 20])
+def test_cut_off_jpeg_is_an_error_not_a_crash(cut: int) -> None:
+    with pytest.raises(ValueError, match="JPEG"):
+        decode_jpeg(grey(0)[:cut])

@@ -1,0 +1,212 @@
+"""One command from clips to a rehearsed deployment; a second one skips all, a changed one does what depends on it."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipelines.chain import STEPS
+from pipelines.code_digest import PACKAGES
+from training.sample import write_sample
+from training.still import write_still
+from understudy.consent import write_record
+from understudy.consent_record import USES, Consent, sign
+from understudy.trust_store import TrustStore
+
+# Nothing here is about quality: a few steps of a network of 32 px.
+TINY = "iterations=4 batch=2 preview_every=4 validation=4 size.input_px=32 size.output_px=32 size.width=8 size.detail=8"
+
+
+@dataclass(frozen=True)
+class _House:
+    """A copy of the code, so that nobody's edit counts as a change, with clips, keys and gates beside it."""
+
+    folder: Path
+
+    @property
+    def code(self) -> Path:
+        return self.folder / "code"
+
+    def release(self, *more: str, runner: str = "inline") -> subprocess.CompletedProcess[str]:
+        """Run `pipelines.release run` on the sample, as a user does."""
+        sample = self.folder / "sample"
+        clips = ("--clips", *(str(sample / f"{name}.mp4") for name in ("sways", "mirrored")))
+        persona = (
+            "--persona",
+            "eileen",
+            "--photo",
+            str(sample / "astronaut.png"),
+            "--consent",
+            str(sample / "me.json"),
+        )
+        judged = ("--held-out", str(sample / "held-out.mp4"), "--judge-frames", "4", "--judge-every", "2")
+        command = [sys.executable, "-m", "pipelines.release", "run", *clips, *persona, *judged, "--runner", runner]
+        command += ["--config", "quick.toml", "--set", *TINY.split(), "--work", str(self.folder / "work")]
+        gates = () if "--gates" in more else ("--gates", str(self.gates("held", coverage=0.0)))
+        environment = {**os.environ, "UNDERSTUDY_HOME": str(self.folder / "keys"), "HOME": str(self.folder)}
+        return subprocess.run(
+            [*command, *gates, *more], cwd=self.code, env=environment, capture_output=True, text=True, check=False
+        )
+
+    def gates(self, name: str, coverage: float) -> Path:
+        path = self.folder / f"{name}.toml"
+        path.write_text(f"[coverage]\nat_least = {coverage}\n")
+        return path
+
+    def result(self, step: str, name: str) -> Path:
+        return self.folder / "work" / "results" / step / name
+
+
+def steps_done(answer: subprocess.CompletedProcess[str]) -> list[str]:
+    """Give the steps that the command says it did; all others it must say that it skipped."""
+    assert answer.returncode == 0, answer.stderr[-4000:]
+    words = [line.split()[:2] for line in answer.stdout.splitlines() if line.split()[:1][0:1] and " s  " in line]
+    told = {name: word for name, word in words if name in STEPS}
+    assert list(told) == list(STEPS), answer.stdout
+    return [name for name, word in told.items() if word == "done"]
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> _House:
+    folder = tmp_path_factory.mktemp("release")
+    ignored = shutil.ignore_patterns("__pycache__")
+    for package in PACKAGES:
+        shutil.copytree(repository / package, folder / "code" / package, ignore=ignored)
+    shutil.copyfile(repository / "uv.lock", folder / "code" / "uv.lock")
+    sample = write_sample(folder / "sample", frames=16)
+    _consent(folder, sample.photo)
+    return _House(folder)
+
+
+def _consent(folder: Path, photo: Path) -> None:
+    """Sign what a test may do with a public-domain picture."""
+    from datetime import UTC, datetime, timedelta
+
+    from understudy.consent import hash_files
+
+    write_still(photo, folder / "still.png")
+    now = datetime.now(UTC).replace(microsecond=0)
+    evidence = {"method": "file", "name": "none", "sha256": "0" * 64}
+    consent = Consent(
+        persona="eileen",
+        kind="person",
+        subject="the face of a NASA portrait in the public domain",
+        statement="For tests of this program, on the machine that made this record.",
+        uses=USES,
+        not_before=now,
+        not_after=now + timedelta(days=1),
+        reference=hash_files([photo, folder / "still.png"]),
+        recipe={},
+        evidence=evidence,
+    )
+    write_record(folder / "sample" / "me.json", sign(consent, TrustStore(folder / "keys").signing_key()))
+
+
+@pytest.fixture(scope="module")
+def first(house: _House) -> subprocess.CompletedProcess[str]:
+    """The first release, by Kubeflow's local runner."""
+    return house.release(runner="kfp")
+
+
+def _tasks(path: Path) -> dict[str, set[str]]:
+    """Give each task of a compiled pipeline and those it waits for."""
+    (pipeline, *_) = yaml.safe_load_all(path.read_text())
+    tasks = pipeline["root"]["dag"]["tasks"]
+    assert not any(task["cachingOptions"].get("enableCache") for task in tasks.values())
+    return {name: set(task.get("dependentTasks", [])) for name, task in tasks.items()}
+
+
+def test_it_compiles_for_vertex_ai(repository: Path, tmp_path: Path) -> None:
+    image = "europe-west4-docker.pkg.dev/p/understudy/training-python:1"
+    command = [sys.executable, "-m", "pipelines.release", "compile", "--out", "release.yaml", "--image", image]
+    environment = {**os.environ, "PYTHONPATH": str(repository)}
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    assert _tasks(tmp_path / "release.yaml") == {
+        "extract": set(),
+        "reenact": {"extract"},
+        "train": {"reenact"},
+        "evaluate": {"train"},
+        "register": {"train", "evaluate"},
+        "promote": {"register"},
+        "deploy": {"register", "promote"},
+    }
+    (pipeline, *_) = yaml.safe_load_all((tmp_path / "release.yaml").read_text())
+    executors = pipeline["deploymentSpec"]["executors"].values()
+    assert {executor["container"]["image"] for executor in executors} == {image}
+    assert not any("pip install" in word for e in executors for word in e["container"]["command"])
+    assert {"clips", "held_out", "config", "trust", "tracking"} <= set(
+        pipeline["root"]["inputDefinitions"]["parameters"]
+    )
+
+
+@pytest.mark.timeout(1800)
+def test_kubeflows_local_runner_goes_from_clips_to_a_rehearsed_deployment(
+    house: _House, first: subprocess.CompletedProcess[str]
+) -> None:
+    assert steps_done(first) == list(STEPS)
+    cache = house.folder / "work" / "cache"
+    (calls,) = cache.glob("deploy/*/out/calls.jsonl")
+    sent = [json.loads(line) for line in calls.read_text().splitlines()]
+    assert any(":deployModel" in call["url"] for call in sent), sent
+    (decision,) = cache.glob("promote/*/out/decision.json")
+    assert json.loads(decision.read_text())["promoted"]
+
+
+@pytest.mark.timeout(900)
+def test_a_second_run_skips_everything_whichever_runner(house: _House, first: subprocess.CompletedProcess[str]) -> None:
+    assert first.returncode == 0, first.stderr[-4000:]
+    assert steps_done(house.release()) == []
+    assert house.result("train", "bundle").is_dir()
+    assert json.loads(house.result("register", "version.json").read_text())["version"] == 1
+
+
+@pytest.mark.timeout(900)
+def test_a_change_reruns_only_what_depends_on_it(house: _House, first: subprocess.CompletedProcess[str]) -> None:
+    assert first.returncode == 0, first.stderr[-4000:]
+    other_region = house.release("--region", "europe-west1")
+    assert steps_done(other_region) == ["deploy"]
+    assert "changed: setting region" in other_region.stdout
+    plan = house.code / "serving" / "plan.py"
+    plan.write_text(plan.read_text() + "# another line\n")
+    other_code = house.release()
+    assert steps_done(other_code) == ["deploy"] and "changed: code" in other_code.stdout
+    other_gates = house.release("--gates", str(house.gates("other", coverage=0.001)))
+    assert "promote" in steps_done(other_gates) and "train" not in steps_done(other_gates)
+
+
+@pytest.mark.timeout(900)
+def test_a_gate_that_does_not_hold_ends_the_release_before_the_deployment(
+    house: _House, first: subprocess.CompletedProcess[str]
+) -> None:
+    assert first.returncode == 0, first.stderr[-4000:]
+    gates = house.gates("strict", coverage=1.5)
+    # Other figures make another version: the one that is champion already is not judged again.
+    answer = house.release("--gates", str(gates), "--judge-frames", "3")
+    assert answer.returncode == 1
+    assert "was not promoted. coverage of eileen is" in answer.stderr and "at least 1.5" in answer.stderr
+    assert "release: deploy" not in answer.stderr
+
+
+def test_wrong_options_are_refused_before_anything_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from pipelines.release import main
+
+    clip = Path(__file__)
+    common = ["run", "--clips", str(clip), "--work", str(tmp_path / "work")]
+    cases: list[tuple[Sequence[str], str]] = [
+        (["--held-out", "a.mp4"], "either --persona NAME"),
+        (["--held-out", "a.mp4", "--persona", "me"], "its --photo and its --consent record"),
+        (["--held-out", str(clip), "--composites", str(clip), "--faces", str(clip)], "is in both"),
+        (["--held-out", "none.mp4", "--composites", str(clip), "--faces", str(clip)], "none.mp4 must exist"),
+    ]
+    for options, sentence in cases:
+        with pytest.raises(SystemExit) as ended:
+            main([*common, *options])
+        assert ended.value.code == 2 and sentence in capsys.readouterr().err
+    assert not (tmp_path / "work").exists()

@@ -1,0 +1,234 @@
+"""Training for real, on a tiny network: from pairs to a registered bundle, killed and resumed on the way."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from tests.mlflow_store import mlflow_store
+from tests.tiny_pairs import build_tiny_pairs, sign_photo
+from understudy.bundle import Bundle
+from understudy.consent_record import ConsentError
+from understudy.trust_store import TrustStore
+
+# TensorFlow's variables on NumPy 2, tf2onnx's and MLflow's own deprecations: not ours to mend.
+pytestmark = [
+    pytest.mark.timeout(300),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
+
+ROOT = Path(__file__).parents[2]
+TINY = {
+    "iterations": 6,
+    "batch": 2,
+    "warm_up": 1,
+    "ema": 0.5,
+    "checkpoint_every": 2,
+    "preview_every": 3,
+    "validation": 4,
+    "bfloat16": False,
+}
+SIZE = {"input_px": 32, "output_px": 64, "width": 8, "detail": 8}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder with pairs, their trust, and a training of them that ran to its end and was registered."""
+    folder = tmp_path_factory.mktemp("training")
+    build_tiny_pairs(folder)
+    with mlflow_store(folder) as uri:
+        from training.train import train_and_register
+
+        config = tiny_config(folder, tracking=uri)
+        told = train_and_register(config, folder / "trust")
+        yield folder, config, told, uri
+
+
+def tiny_config(folder, **changes):
+    from training.config import TrainingConfig
+    from understudy.network import NetworkSize
+
+    where = {"pairs": str(folder / "pairs"), "out": str(folder / "out"), "tracking": ""}
+    return TrainingConfig(**{**TINY, **where, **changes}, size=NetworkSize(**SIZE))
+
+
+def test_training_ends_in_a_bundle_that_loads_and_swaps(made):
+    folder, *_ = made
+    bundle = Bundle.load(folder / "out" / "bundle")
+    assert [persona.name for persona in bundle.personas] == ["eileen"]
+    swapped = bundle.swap_model("eileen").predict(np.full((2, 32, 32, 3), 90, np.uint8))
+    assert swapped.shape == (2, 64, 64, 4)
+    assert bundle.manifest.training["iterations"] == TINY["iterations"]
+
+
+def test_training_is_told_to_mlflow_and_gets_its_alias(made):
+    import mlflow
+
+    _, config, told, uri = made
+    client = mlflow.MlflowClient(uri)
+    version = client.get_model_version_by_alias(config.name, "challenger")
+    assert f"models:/{config.name}/{version.version}" in told
+    run = client.get_run(version.run_id)
+    assert run.data.params["iterations"] == "6"
+    assert {"git_sha", "lock_sha256", "faceset"} <= run.data.tags.keys()
+    assert {p.step for p in client.get_metric_history(version.run_id, "loss")} == {3, 6}
+    assert [a.path for a in client.list_artifacts(version.run_id, "previews")] == [
+        "previews/preview-0000003.jpg",
+        "previews/preview-0000006.jpg",
+    ]
+
+
+def test_loss_falls_when_trained_for_longer(made, tmp_path):
+    from training.train import Training
+
+    folder, *_ = made
+    longer = {"iterations": 150, "preview_every": 30, "learning_rate": 4e-3}
+    training = Training(tiny_config(folder, out=str(tmp_path), **longer), folder / "trust")
+    training.run()
+    curve = [line["loss"] for line in training.curves()]
+    assert curve[-1] < 0.8 * curve[0]
+
+
+def test_exported_graphs_answer_as_the_network_does(made, tmp_path):
+    from training.export import write_graph
+    from understudy.network import NetworkSize, SwapAutoencoder
+
+    network = SwapAutoencoder.build(NetworkSize(**SIZE), ["a"])
+    face = np.random.default_rng(0).random((3, 32, 32, 3), np.float32)
+    latent = np.asarray(network.encoder(face))
+    swap = np.asarray(network.decoders["a"](latent))
+    write_graph(network.encoder, tmp_path / "encoder.onnx", None)
+    write_graph(network.decoders["a"], tmp_path / "decoder.onnx", None)
+    found = session(tmp_path / "encoder.onnx").run(["latent"], {"face": face})[0]
+    np.testing.assert_allclose(found, latent, atol=1e-4)
+    np.testing.assert_allclose(session(tmp_path / "decoder.onnx").run(["swap"], {"latent": found})[0], swap, atol=1e-4)
+
+
+def test_int8_graphs_stay_near_the_network(made, tmp_path):
+    from training.export import mean_network
+    from training.train import Training
+
+    folder, config, *_ = made
+    training = Training(config, folder / "trust")
+    network = mean_network(training)
+    faces = training.batches.validation_batch(training.batches.validation)[0]
+    wanted = np.asarray(network.swap(faces, "eileen"))
+    bundle = Bundle.load(folder / "out" / "bundle")
+    found = bundle.swap_model("eileen").predict(np.rint(faces * 255).astype(np.uint8))
+    assert np.abs(found / 255 - wanted).mean() < 3 / 255
+
+
+def test_new_persona_trains_on_the_frozen_encoder_and_joins_the_bundle(made, tmp_path):
+    from training.train import train_and_register
+
+    folder, *_ = made
+    other = tmp_path / "other"
+    build_tiny_pairs(other, persona="second", drivers=10)
+    base = folder / "out" / "bundle"
+    changes = {"out": str(other / "out"), "frozen_encoder": True, "start_from": str(base), "iterations": 2}
+    keys = TrustStore(folder / "trust").read().keys | TrustStore(other / "trust").read().keys
+    assert len(keys) >= 2
+    train_and_register(tiny_config(other, **changes), other / "trust")
+    first, second = Bundle.load(base), Bundle.load(other / "out" / "bundle")
+    assert [persona.name for persona in second.personas] == ["eileen", "second"]
+    assert (second.path / "encoder.onnx").read_bytes() == (first.path / "encoder.onnx").read_bytes()
+
+
+def test_persona_without_consent_to_train_is_refused_before_any_face_is_read(made, tmp_path):
+    from training.train import Training
+
+    folder, *_ = made
+    record = sign_photo(folder / "photo.png", "eileen", folder / "trust", uses=("live",))
+    kept = folder / "pairs" / "stills" / "eileen.consent.json"
+    before = kept.read_bytes()
+    kept.write_bytes(record.read_bytes())
+    try:
+        with pytest.raises(ConsentError, match="must grant 'train'"):
+            Training(tiny_config(folder, out=str(tmp_path)), folder / "trust")
+    finally:
+        kept.write_bytes(before)
+
+
+def test_unknown_setting_is_an_error_that_lists_the_known_ones(tmp_path):
+    from training.config import ConfigError, load_config
+
+    path = tmp_path / "x.toml"
+    path.write_text("iterations = 5\n[loss]\nl2 = 1.0\n")
+    with pytest.raises(ConfigError, match=r"'l2' is not a setting.*dssim"):
+        load_config(path, [])
+    path.write_text("iterations = 5\n")
+    assert load_config(path, ["loss.l1=2", "out=here"]).loss.l1 == 2.0
+    with pytest.raises(ConfigError, match="iterations must be"):
+        load_config(path, ["iterations=many"])
+
+
+def test_every_shipped_config_is_valid():
+    from training.config import load_config
+
+    for path in (ROOT / "training" / "configs").glob("*.toml"):
+        if path.name != "personas.toml":  # what composites are made of
+            assert load_config(path, []).iterations > 0
+
+
+def kill_and_resume(folder: Path, out: Path, times: int) -> None:
+    """Kill a training at different moments, each time after a checkpoint; then let it end."""
+    command = [sys.executable, "-m", "training.train", "--config", str(folder / "tiny.toml")]
+    environment = {**os.environ, "UNDERSTUDY_HOME": str(folder / "trust")}
+    for kill in range(times):
+        least = 2 * (kill + 1)
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+        deadline = time.monotonic() + 100
+        while (done := checkpointed(out)) < least and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert checkpointed(out) >= done >= least
+    reached = checkpointed(out)
+    last = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert last.returncode == 0, last.stderr[-2000:]
+    assert f"goes on from step {reached}" in last.stderr
+
+
+def checkpointed(out: Path) -> int:
+    pointer = out / "checkpoint.json"
+    return json.loads(pointer.read_text())[0]["step"] if pointer.is_file() else 0
+
+
+def write_killable_config(folder: Path, out: Path, iterations: int) -> None:
+    settings = {**TINY, "iterations": iterations, "pairs": str(folder / "pairs"), "out": str(out), "tracking": ""}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
+    lines += ["[size]", *(f"{key} = {value}" for key, value in SIZE.items())]
+    (folder / "tiny.toml").write_text("\n".join(lines))
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(300)
+def test_killed_training_loses_no_more_than_one_checkpoint_interval(made, tmp_path):
+    folder, *_ = made
+    write_killable_config(folder, tmp_path / "out", iterations=60)
+    kill_and_resume(folder, tmp_path / "out", times=2)
+    assert checkpointed(tmp_path / "out") == 60
+    Bundle.load(tmp_path / "out" / "bundle")
+
+
+@pytest.mark.slow
+@pytest.mark.faults
+@pytest.mark.timeout(1500)
+def test_training_killed_twenty_times_still_ends(made, tmp_path):
+    folder, *_ = made
+    write_killable_config(folder, tmp_path / "out", iterations=200)
+    kill_and_resume(folder, tmp_path / "out", times=20)
+    assert checkpointed(tmp_path / "out") == 200
+
+
+def session(path: Path) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])

@@ -1,0 +1,106 @@
+"""The Convert page with real jobs: a clip goes in, the queue survives a reload, the result comes out."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from tests.clips import read_clip
+from tests.pages import fastest_rerun_s, fresh_app, no_worker, states
+from tests.real_faces import astronaut_clip
+from tests.waiting import wait_until
+from ui.workspace import job_queue
+from understudy.jobs import JobState
+from understudy.watermark_detector import detect_file
+
+
+def convert_page() -> None:
+    from ui import convert
+
+    convert.page()
+
+
+@pytest.fixture
+def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AppTest]:
+    with fresh_app(tmp_path, monkeypatch):
+        yield AppTest.from_function(convert_page, default_timeout=60)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return astronaut_clip(tmp_path_factory.mktemp("clip") / "in.mp4", 40).read_bytes()
+
+
+@pytest.fixture
+def idle_queue(page: AppTest) -> Iterator[None]:
+    with no_worker():
+        yield
+
+
+def upload(page: AppTest, name: str, content: bytes) -> AppTest:
+    page.file_uploader[0].set_value([(name, content, "video/mp4")]).run()
+    return page.button(key="convert").click().run()
+
+
+def test_empty_page_says_what_to_do(page: AppTest) -> None:
+    page.run()
+    assert not page.exception
+    assert "Add a clip with a face" in page.info[0].value
+    assert page.button(key="convert").disabled
+
+
+def test_a_clip_is_swapped_in_another_process_and_found_again_after_a_reload(page: AppTest, clip: bytes) -> None:
+    page.run()
+    page.selectbox(key="convert_persona").set_value(1)
+    upload(page, "My holiday.mp4", clip)
+    assert not page.exception
+    assert page.file_uploader[0].value == []
+    wait_until(lambda: states() == [JobState.DONE], timeout_s=90)
+
+    reloaded = AppTest.from_function(convert_page, default_timeout=60).run()
+    assert [each.label for each in reloaded.expander if "holiday" in each.label] == ["My holiday.mp4 as Ben"]
+    (download,) = reloaded.download_button
+    assert download.proto.label == "Download"
+    (result,) = Path(job_queue().folder.parent).glob("viewers/operator/clips/*/swapped.mp4")
+    assert len(read_clip(result)[0]) == 40
+    assert detect_file(result).is_found
+
+
+def test_waiting_clips_can_be_paused_resumed_cancelled_and_removed(
+    page: AppTest, clip: bytes, idle_queue: None
+) -> None:
+    page.run()
+    upload(page, "a.mp4", clip)
+    (job,) = job_queue().jobs()
+    page.button(key=f"pause-{job.id}").click().run()
+    assert states() == [JobState.PAUSED]
+    page.button(key=f"resume-{job.id}").click().run()
+    assert states() == [JobState.QUEUED]
+    page.button(key=f"cancel-{job.id}").click().run()
+    assert states() == [JobState.CANCELLED]
+    page.button(key=f"remove-{job.id}").click().run()
+    assert job_queue().jobs() == []
+    assert list(Path(job_queue().folder.parent).glob("viewers/operator/clips/*")) == []
+
+
+def test_a_disguised_clip_is_refused_at_once_with_its_name(page: AppTest) -> None:
+    page.run()
+    upload(page, "holiday.mp4", b"<html>" + bytes(100))
+    assert "'holiday.mp4' must be" in page.error[0].value
+    assert job_queue().jobs() == []
+
+
+def test_a_clip_that_breaks_when_decoded_fails_with_a_sentence(page: AppTest, clip: bytes) -> None:
+    page.run()
+    upload(page, "torn.mp4", clip[: len(clip) // 3])
+    wait_until(lambda: states() == [JobState.FAILED], timeout_s=60)
+    page.run()
+    assert "clip.mp4" in page.error[0].value
+
+
+def test_a_rerun_with_clips_in_the_queue_takes_at_most_300_ms(page: AppTest, clip: bytes, idle_queue: None) -> None:
+    page.run()
+    for number in range(3):
+        upload(page, f"{number}.mp4", clip)
+    assert fastest_rerun_s(page) < 0.3

@@ -1,0 +1,68 @@
+"""Side by side on the Live page: two personas, or the camera beside the swap, only for those who chose it."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from liveframe.frame import Frame
+from liveframe.gate import ShownState
+from tests.live_stage import HandCamera, open_page, seated
+from tests.pages import fresh_app
+from tests.real_faces import astronaut
+from tests.waiting import wait_until
+from ui.choices import Beside
+from understudy.duet import Duet, DuetSession, side_by_side
+from understudy.swapper import SwapSession
+
+
+@pytest.fixture
+def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AppTest]:
+    with fresh_app(tmp_path, monkeypatch):
+        yield open_page()
+
+
+def test_two_personas_are_chosen_and_play_side_by_side(page: AppTest) -> None:
+    page.button_group(key="beside").set_value("persona").run()
+    page.selectbox(key="beside_persona").set_value("ben").run()
+    viewer = seated()
+    assert viewer.choices.personas == ("ada", "ben")
+    wait_until(lambda: isinstance(viewer.pipeline.session, DuetSession), timeout_s=60)
+    session = viewer.pipeline.session
+    assert isinstance(session, DuetSession) and isinstance(session.left, SwapSession)
+    assert session.left.settings.persona == "ben"
+    result = session.process(Frame(astronaut(), 0, 0.0))
+    assert result.is_complete
+    camera_twice = side_by_side(astronaut(), astronaut(), ("", ""))
+    changed = np.abs(result.image.astype(int) - camera_twice).max(axis=2)[160:350]
+    assert changed[:, :256].max() > 30 and changed[:, 256:].max() > 30
+
+
+def test_view_with_the_own_camera_is_covered_at_once_when_it_is_left(page: AppTest) -> None:
+    viewer = seated()
+    page.button_group(key="beside").set_value("camera").run()
+    assert "Your own face is shown" in page.warning[0].value
+    wait_until(lambda: isinstance(viewer.pipeline.session, DuetSession), timeout_s=60)
+    camera = HandCamera(viewer)
+    viewer.choose(replace(viewer.choices, beside=Beside()))
+    camera.send(astronaut())
+    still_there = isinstance(viewer.pipeline.session, DuetSession)
+    assert not still_there or viewer.pipeline.stats().state is ShownState.COVERED
+    wait_until(lambda: not isinstance(viewer.pipeline.session, DuetSession), timeout_s=60)
+    wait_until(lambda: not viewer._is_leaving_camera, timeout_s=60)
+
+
+def test_a_face_that_one_side_missed_makes_the_whole_picture_incomplete(page: AppTest) -> None:
+    viewer = seated()
+    assert viewer.house is not None
+    model = viewer.house.model
+    model.warm_up()
+    session = Duet(model, model, ("A", "B")).open_session()
+    wall = np.full((240, 320, 3), 90, np.uint8)
+    result = session.process(Frame(wall, 0, 0.0))
+    assert not result.is_complete
+    assert result.image.shape == wall.shape
+    session.close()

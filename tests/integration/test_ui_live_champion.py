@@ -1,0 +1,112 @@
+"""A promoted champion reaches running streams: they go on, with its own marks, and only where it may play."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from liveframe.gate import ShownState
+from pipelines.follow import Follower
+from pipelines.registry import Registry
+from tests.consented_bundle import build_consented_bundle
+from tests.live_stage import HandCamera, open_page, seated
+from tests.mlflow_store import mlflow_store
+from tests.pages import fresh_app
+from tests.real_faces import astronaut
+from tests.waiting import wait_until
+from ui import house
+from ui.repertoire import Repertoire, Source, open_house
+from ui.settings import app_settings
+from understudy.consent import read_record
+from understudy.trust_store import TrustStore
+
+
+@pytest.fixture
+def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AppTest]:
+    with fresh_app(tmp_path, monkeypatch):
+        yield open_page()
+
+
+def other_bundle(folder: Path, *names: str) -> Path:
+    return build_consented_bundle(folder / "other", {name: name.title() for name in names}, folder / "trust")
+
+
+def test_new_champion_takes_over_a_running_stream_which_goes_on(page: AppTest, tmp_path: Path) -> None:
+    viewer = seated()
+    camera = HandCamera(viewer)
+    camera.send_until(ShownState.SWAPPED, astronaut())
+    promoted = open_house(other_bundle(tmp_path, "ada", "eve"), tmp_path / "trust", "Champion, version 2")
+    viewer.wanted = Source.CHAMPION
+    house.repertoire().put(Source.CHAMPION, promoted)
+    wait_until(lambda: camera.send(astronaut()) is not None and viewer.house is promoted, timeout_s=40)
+    camera.send_until(ShownState.SWAPPED, astronaut())
+    stats = viewer.pipeline.stats()
+    assert stats.frames == camera.counts().received == stats.swapped + stats.held + stats.covered
+    assert (stats.promotions, stats.abandoned, stats.off) == (1, 0, 0)
+    assert viewer.stream is camera and not camera.is_ended
+    assert viewer.choices.swap.persona == "ada"
+    page.run()
+    assert "persona-eve" in [button.key for button in page.button]
+    assert "persona-ben" not in [button.key for button in page.button]
+
+
+def test_persona_that_the_champion_lacks_gives_way_to_its_first(page: AppTest, tmp_path: Path) -> None:
+    viewer = seated()
+    camera = HandCamera(viewer)
+    camera.send_until(ShownState.SWAPPED, astronaut())
+    promoted = open_house(other_bundle(tmp_path, "eve"), tmp_path / "trust")
+    promoted.model.warm_up()
+    viewer.play(promoted).result(40)
+    wait_until(lambda: viewer.choices.swap.persona == "eve")
+    camera.send_until(ShownState.SWAPPED, astronaut())
+    assert viewer.check_permits() == ""
+
+
+def test_champion_without_consent_does_not_take_over(page: AppTest, tmp_path: Path) -> None:
+    path = other_bundle(tmp_path, "ada")
+    record = read_record(path / "ada" / "consent.json")
+    TrustStore(tmp_path / "trust").revoke(record.digest, datetime.now(UTC), "asked by mail")
+    viewer = seated()
+    before = viewer.house
+    error = viewer.play(open_house(path, tmp_path / "trust", "Champion, version 2")).exception(10)
+    assert "Champion, version 2 cannot play" in str(error)
+    assert viewer.house is before
+
+
+def test_picker_appears_where_a_registered_model_is_followed(page: AppTest) -> None:
+    assert "model" not in [group.key for group in page.button_group]
+
+
+def test_alias_that_moves_in_the_registry_reaches_the_viewers_who_want_it(page: AppTest, tmp_path: Path) -> None:
+    viewer = seated()
+    viewer.wanted = Source.CHAMPION
+    camera = HandCamera(viewer)
+    with mlflow_store(tmp_path) as uri:
+        registry = Registry("understudy", tmp_path / "cache")
+        registry.register(other_bundle(tmp_path, "ada", "eve"), alias="champion")
+        settings = replace(app_settings(), model="models:/understudy@champion", tracking=uri)
+        running = Repertoire(house.house(), settings, lambda: [viewer], every_s=0.5)
+        try:
+            wait_until(lambda: viewer.house is not None and viewer.house.title == "Champion, version 1", timeout_s=120)
+            camera.send_until(ShownState.SWAPPED, astronaut())
+        finally:
+            running.close(timeout_s=30)
+        assert running._child is not None and running._child.returncode is not None
+        assert not any(thread.is_alive() for thread in running._threads)
+
+
+def test_follower_tells_each_version_once_and_why_there_is_none(tmp_path: Path) -> None:
+    with mlflow_store(tmp_path):
+        follower = Follower(["models:/understudy@champion"], tmp_path / "cache")
+        (missing,) = follower.news()
+        assert missing["version"] is None and "must be registered" in missing["problem"]
+        assert follower.news() == []
+        bundle = build_consented_bundle(tmp_path / "bundle", {"ada": "Ada"}, tmp_path / "trust")
+        registered = Registry("understudy", tmp_path / "cache").register(bundle, alias="champion")
+        (found,) = follower.news()
+        assert (found["version"], found["digest"], found["problem"]) == (1, registered.digest, "")
+        assert (Path(found["bundle"]) / "manifest.json").is_file()
+        assert follower.news() == []

@@ -1,0 +1,82 @@
+"""Consent while a persona is live: refused at load, stopped by the timer, back again with another persona."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from liveframe.gate import ShownState
+from tests.live_stage import HandCamera, open_page, seated
+from tests.pages import fresh_app
+from tests.real_faces import astronaut
+from tests.waiting import wait_until
+from ui.permits import PermitTimer
+from understudy.bundle import Bundle
+from understudy.consent import read_record
+from understudy.trust_store import TrustStore
+
+
+@pytest.fixture
+def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AppTest]:
+    with fresh_app(tmp_path, monkeypatch):
+        yield open_page()
+
+
+def revoke(folder: Path, persona: str) -> None:
+    record = read_record(Bundle.load(folder / "bundle").persona(persona).consent)
+    TrustStore(folder / "trust").revoke(record.digest, datetime.now(UTC), "asked by mail")
+
+
+def test_revocation_covers_a_running_stream_and_another_persona_uncovers_it(page: AppTest, tmp_path: Path) -> None:
+    viewer = seated()
+    camera = HandCamera(viewer)
+    camera.send_until(ShownState.SWAPPED, astronaut())
+    revoke(tmp_path, "ada")
+    timer = PermitTimer(lambda: [viewer], every_s=0.05)
+    try:
+        camera.send_until(ShownState.COVERED, astronaut())
+        wait_until(lambda: camera.send(astronaut()) is not None and "revoked" in viewer.pipeline.stats().note)
+        for _ in range(5):
+            camera.send(astronaut())
+            assert viewer.pipeline.stats().state is ShownState.COVERED
+        page.button(key="persona-ben").click().run()
+        camera.send_until(ShownState.SWAPPED, astronaut())
+    finally:
+        timer.close()
+
+
+def test_persona_that_was_revoked_before_never_plays(page: AppTest, tmp_path: Path) -> None:
+    revoke(tmp_path, "ben")
+    viewer = seated()
+    camera = HandCamera(viewer)
+    camera.send_until(ShownState.SWAPPED, astronaut())
+    page.button(key="persona-ben").click().run()
+    for _ in range(5):
+        camera.send(astronaut())
+        assert viewer.pipeline.stats().state is ShownState.COVERED
+    assert "revoked" in viewer.pipeline.stats().note
+
+
+def test_a_broken_trust_folder_trusts_nobody(page: AppTest, tmp_path: Path) -> None:
+    viewer = seated()
+    assert viewer.check_permits() == ""
+    (tmp_path / "trust" / "revoked.json").write_text("{")
+    assert viewer.check_permits() != ""
+
+
+def test_timer_asks_again_and_ends(page: AppTest) -> None:
+    asked: list[int] = []
+
+    class Asked:
+        def check_permits(self) -> str:
+            asked.append(1)
+            return ""
+
+    timer = PermitTimer(lambda: [Asked()], every_s=0.01)
+    wait_until(lambda: len(asked) >= 3)
+    timer.close()
+    count = len(asked)
+    timer.close()
+    assert len(asked) == count and not timer._thread.is_alive()

@@ -1,0 +1,40 @@
+"""Charts are light: drawn as SVG, without pandas or Altair."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from streamlit.testing.v1 import AppTest
+
+from ui.chart import line_svg
+
+
+def charts() -> None:
+    from ui.chart import histogram, line_chart, table
+
+    line_chart([20, 40, 60], [2.0, 1.0, 1.5], "Loss")
+    histogram([1.0, 1.0, 9.0], "Yaw")
+    line_chart([20], [2.0], "One point")
+    table(["Figure", "Mine"], [["Pose", "1.2"]])
+
+
+def test_charts_say_in_words_what_they_show() -> None:
+    page = AppTest.from_function(charts).run()
+    assert not page.exception
+    assert [caption for chart in page.image for caption in chart.captions] == [
+        "Loss: from 2 to 1.5",
+        "Yaw: 1 in the middle",
+        "One point: from 2 to 2",
+    ]
+
+
+def test_a_curve_falls_where_its_values_fall() -> None:
+    curve = line_svg([20, 40, 60], [2.0, 1.0, 1.5])
+    heights = [float(pair.split(",")[1]) for pair in curve.split('points="')[1].split('"')[0].split()]
+    assert heights[0] < heights[2] < heights[1]  # SVG counts downwards
+
+
+def test_charts_import_no_data_frames(repository: Path) -> None:
+    code = "import sys, ui.chart, ui.figures; print(*sorted({'pandas', 'altair', 'pyarrow'} & set(sys.modules)))"
+    told = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, check=True)
+    assert told.stdout.split() == []

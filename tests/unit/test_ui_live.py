@@ -1,0 +1,107 @@
+"""The Live page's widgets, run by Streamlit's AppTest over the WebSocket relay (WebRTC needs a browser)."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+from liveframe.cover import CoverStyle
+from tests.tiny_bundle import build_tiny_bundle
+from ui import house
+from ui.settings import app_settings
+from ui.viewer import Choices, Viewer
+from understudy.swapper import SwapSettings
+
+
+def live_page() -> None:
+    from ui import live
+
+    live.page()
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
+
+
+@pytest.fixture
+def page(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AppTest]:
+    monkeypatch.setenv("UNDERSTUDY_BUNDLE", str(bundle))
+    monkeypatch.setenv("UNDERSTUDY_RELAY", "websocket")
+    monkeypatch.setenv("UNDERSTUDY_MAX_VIEWERS", "1")
+    forget_everything()
+    yield AppTest.from_function(live_page, default_timeout=30)
+    forget_everything()
+
+
+def forget_everything() -> None:
+    """Let the next page read the environment anew and find every seat free."""
+    if house.seats.cache_info().currsize:
+        for viewer in list(house.seats().viewers()):
+            house.seats().leave(viewer)
+    for cached in (app_settings, house.seats):
+        cached.cache_clear()
+    st.cache_resource.clear()
+
+
+def seated() -> Viewer:
+    (viewer,) = house.seats().viewers()
+    return viewer
+
+
+def test_page_opens_with_the_first_persona_chosen_and_swapping_on(page: AppTest) -> None:
+    page.run()
+    assert not page.exception
+    assert [button.label for button in page.button if str(button.key).startswith("persona-")] == ["Ada", "Ben"]
+    assert seated().choices.swap.persona == "ada"
+    assert seated().choices.is_swapping
+
+
+def test_click_on_a_thumbnail_chooses_that_persona(page: AppTest) -> None:
+    page.run()
+    page.button(key="persona-ben").click().run()
+    assert seated().choices.swap.persona == "ben"
+
+
+def test_controls_reach_the_viewer_without_a_restart(page: AppTest) -> None:
+    page.run()
+    before = seated()
+    page.slider(key="strength").set_value(0.4)
+    page.toggle(key="is_mirrored").set_value(False)
+    page.run()
+    assert seated() is before
+    assert seated().choices.swap.strength == 0.4
+    assert not seated().choices.is_mirrored
+
+
+def test_cover_is_chosen_by_name(page: AppTest) -> None:
+    page.run()
+    page.button_group(key="cover").set_value(CoverStyle.SLATE).run()
+    assert seated().choices.cover is CoverStyle.SLATE
+
+
+def test_own_camera_is_an_explicit_choice(page: AppTest) -> None:
+    page.run()
+    page.toggle(key="is_off").set_value(True).run()
+    assert not seated().choices.is_swapping
+
+
+def test_relay_in_use_and_its_reason_are_told(page: AppTest) -> None:
+    page.run()
+    assert any("Connected by WebSocket. This server is set to it." in caption.value for caption in page.caption)
+
+
+def test_second_viewer_of_a_full_house_is_refused_politely(page: AppTest) -> None:
+    house.seats().admit(house.house().model, Choices(SwapSettings("ada")))
+    page.run()
+    assert "All 1 places are taken" in page.warning[0].value
+    assert not page.exception
+
+
+def test_missing_bundle_says_what_to_do(page: AppTest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("UNDERSTUDY_BUNDLE", str(tmp_path / "nothing"))
+    page.run()
+    assert not page.exception
+    assert "uv run python -m training.train" in page.info[0].value

@@ -1,0 +1,1 @@
+"""Making swap autoencoders: extraction, reenactment, training, evaluation, export."""

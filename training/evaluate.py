@@ -1,0 +1,241 @@
+"""How good are a bundle's personas on held-out clips: figures, a plot, and clips to look at.
+
+    uv run python -m training.evaluate CLIP...
+    uv run python -m training.evaluate --bundle models:/understudy@challenger --persona ada --json --out out CLIP...
+
+With --json, one object per clip and persona on stdout (its keys: training.clip_report.ClipReport);
+else a table. Progress goes to stderr. Exit status 2 where a bundle, persona or clip is refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from liveframe.errors import LiveframeError
+from liveframe.frame import Frame
+from liveframe.model import FrameModel, FrameSession
+from training.clip_report import ClipReport
+from training.judge import Judge
+from training.measure import Driver, Gallery, SwapMeter, watch
+from training.side_by_side import SideBySide, plot_reports
+from understudy.clip import ClipFrame, describe, read_frames
+from understudy.media_guard import MediaError
+from understudy.quiet import keep_quiet
+from understudy.weights import WeightsError
+
+if TYPE_CHECKING:
+    from understudy.bundle import Bundle, PersonaInfo
+    from understudy.identity import Embedding
+
+_TABLE = (
+    *("clip", "persona", "coverage", "identity_to_persona", "retrieval_rank1", "pose_deg", "mouth_pct", "eyes_pct"),
+    *("jitter_ratio", "flicker_ratio", "seam_delta_e", "outside_psnr_db", "ms_p50"),
+)
+
+
+class Evaluator:
+    """Watches clips once, then measures any number of bundles on them. Not thread-safe.
+
+    Args:
+        clips: videos with a face; the largest face drives.
+        every: identity, gaze, the seam and the second opinion are measured on every n-th frame.
+        limit: frames to take of each clip; 0 takes all.
+        is_quiet: whether to show no progress.
+
+    Raises:
+        MediaError: a clip is missing or broken.
+    """
+
+    def __init__(self, clips: Sequence[Path], every: int = 5, limit: int = 0, is_quiet: bool = False) -> None:
+        self._judge = Judge()
+        self._limit = limit
+        self._is_quiet = is_quiet
+        self.drivers = tuple(
+            watch(clip, self._judge, (f.image for f in self._frames(clip, f"watch {clip.name}")), every)
+            for clip in clips
+        )
+
+    def run(self, bundle: Bundle, personas: Sequence[str] = (), out: Path | None = None) -> Iterator[ClipReport]:
+        """Measure personas on every clip, one report at a time.
+
+        Args:
+            bundle: whose personas.
+            personas: which; all of them where empty.
+            out: where to write `CLIP-PERSONA.mp4`, `CLIP-PERSONA.json` and `CLIP.png`; nowhere where None.
+
+        Raises:
+            understudy.bundle.BundleError: the bundle has no such persona.
+        """
+        chosen = [bundle.persona(name) for name in personas] or list(bundle.personas)
+        gallery = self.gallery(bundle)
+        if out:
+            out.mkdir(parents=True, exist_ok=True)
+        for driver in self.drivers:
+            reports: list[ClipReport] = []
+            for persona in chosen:
+                session = _open_session(bundle, persona.name)
+                try:
+                    reports.append(self.measure(session, driver, persona.name, gallery, bundle.digest, out))
+                finally:
+                    session.close()
+                yield reports[-1]
+            if out and reports:
+                plot_reports(reports, out / f"{driver.clip.stem}.png")
+
+    def measure(
+        self,
+        session: FrameSession,
+        driver: Driver,
+        persona: str,
+        gallery: Gallery,
+        digest: str = "",
+        out: Path | None = None,
+    ) -> ClipReport:
+        """Run one clip through any session and measure what comes out.
+
+        Args:
+            session: fresh; stays open.
+            driver: one of `drivers`.
+            persona: whom the session shows; one of the gallery's names.
+            gallery: whom the swapped face is compared with.
+            digest: the bundle's, for the report.
+            out: where to write the side-by-side clip and the JSON; nowhere where None.
+        """
+        meter = SwapMeter(driver, self._judge, gallery, persona)
+        stem = f"{driver.clip.stem}-{persona}"
+        with ExitStack() as stack:
+            film = None
+            if out:
+                captions = (driver.clip.name, f"{persona}: AI MODIFIED")
+                film = stack.enter_context(SideBySide(out / f"{stem}.mp4", _rate_hz(driver.clip), captions))
+            for frame in self._frames(driver.clip, f"{persona} on {driver.clip.name}"):
+                # The clip's own clock, so that tracks and filters behave as they do live.
+                request = Frame(frame.image, frame.index, frame.time_s)
+                start = time.perf_counter()
+                swapped = session.process(request).image
+                meter.add(frame.image, swapped, (time.perf_counter() - start) * 1000)
+                if film:
+                    film.add(frame.image, swapped)
+        report = meter.report(digest)
+        if out:
+            (out / f"{stem}.json").write_text(json.dumps(report.figures(), indent=2, allow_nan=False) + "\n")
+        return report
+
+    def gallery(self, bundle: Bundle) -> Gallery:
+        """Give everybody whom a swapped face could be taken for: the bundle's personas and the drivers."""
+        rows = {persona.name: self._still_identity(persona) for persona in bundle.personas}
+        rows |= {f"driver {driver.clip.name}": dict(driver.identity) for driver in self.drivers}
+        embedders = [embedder.name for embedder in self._judge.embedders]
+        return Gallery(tuple(rows), {name: tuple(row.get(name) for row in rows.values()) for name in embedders})
+
+    def _still_identity(self, persona: PersonaInfo) -> dict[str, Embedding]:
+        """Embed a persona's still; empty where no face is seen in it."""
+        import cv2
+
+        still = cv2.imread(str(persona.still))
+        mesh = np.load(persona.mesh).astype(np.float32)
+        if still is None or self._judge.look(still, mesh) is None:
+            return {}
+        return dict(self._judge.embed(still, mesh))
+
+    def _frames(self, clip: Path, title: str) -> Iterator[ClipFrame]:
+        from tqdm import tqdm
+
+        total = describe(clip).frames or 0
+        total = min(total, self._limit) if self._limit else total
+        bar = tqdm(desc=title, total=total or None, unit="frame", disable=self._is_quiet, file=sys.stderr)
+        with bar:
+            for frame in read_frames(clip):
+                if self._limit and frame.index >= self._limit:
+                    return
+                yield frame
+                bar.update()
+
+
+def evaluate_clip(
+    bundle: Bundle, persona: str, clip: Path, *, every: int = 5, limit: int = 0, out: Path | None = None
+) -> ClipReport:
+    """Measure one persona on one clip.
+
+    Args:
+        bundle: a loaded bundle.
+        persona: the name of one of its personas.
+        clip: a video with a face.
+        every: identity, gaze, the seam and the second opinion are measured on every n-th frame.
+        limit: frames to take; 0 takes all.
+        out: where to write the side-by-side clip, the JSON and the plot; nowhere where None.
+
+    Raises:
+        understudy.bundle.BundleError: the bundle has no such persona.
+        MediaError: the clip is missing or broken.
+    """
+    (report,) = Evaluator([clip], every, limit, is_quiet=True).run(bundle, [persona], out)
+    return report
+
+
+def _open_session(bundle: Bundle, persona: str) -> FrameSession:
+    """Open a warm session that swaps every face to the persona, with the live path's own defaults."""
+    from understudy.swapper import FaceSwapper, SwapSettings
+
+    model: FrameModel = FaceSwapper(bundle, SwapSettings(persona=persona, faces="all"))
+    model.warm_up()
+    return model.open_session()
+
+
+def _rate_hz(clip: Path) -> float:
+    info = describe(clip)
+    return info.frames / info.seconds if info.frames and info.seconds else 25.0
+
+
+def _row(report: ClipReport) -> str:
+    figures = report.figures()
+    cells = [figures[key] for key in _TABLE]
+    return "  ".join(f"{cell:>9.3f}" if isinstance(cell, float) else f"{cell or '-':<20}" for cell in cells)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="training.evaluate", description=__doc__.split("\n\n")[0])
+    parser.add_argument("clips", nargs="+", type=Path, metavar="CLIP", help="videos with a face, not used in training")
+    parser.add_argument("--bundle", help="directory, .zip or models:/NAME@ALIAS; the shipped default where left out")
+    parser.add_argument("--persona", default=[], action="append", metavar="NAME", help="repeatable; all where left out")
+    parser.add_argument("--json", action="store_true", help="one JSON object per clip and persona on stdout")
+    parser.add_argument("--out", type=Path, help="where to write JSON, plots and side-by-side clips")
+    parser.add_argument("--every", type=int, default=5, metavar="N", help="look closely at every n-th frame")
+    parser.add_argument("--frames", type=int, default=0, metavar="N", help="take the first n frames of each clip")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; give its exit status."""
+    keep_quiet(os.environ)
+    options = _parser().parse_args(arguments)
+    from training.log_model import open_bundle
+    from understudy.bundle import default_bundle
+
+    try:
+        bundle = open_bundle(options.bundle or default_bundle())
+        for name in options.persona:
+            bundle.persona(name)
+        evaluator = Evaluator(options.clips, max(1, options.every), options.frames)
+        if not options.json:
+            print("  ".join(f"{key[:9]:>9}" if i > 1 else f"{key:<20}" for i, key in enumerate(_TABLE)))
+        for report in evaluator.run(bundle, options.persona, options.out):
+            print(report.to_json() if options.json else _row(report), flush=True)
+    except (LiveframeError, MediaError, WeightsError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

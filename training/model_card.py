@@ -1,0 +1,176 @@
+"""Write a bundle's model card: data, recipe, figures on held-out clips, limits, licence.
+
+    uv run python -m training.model_card bundles/default CLIP... [--every 5]
+
+The clips drive the personas and are measured (training.evaluate). The card's sheets show what the network
+paints and nothing of the driver: outside the mask they are grey, so that no real person's picture ships.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from training.evaluate import Evaluator
+from understudy.align import align
+from understudy.bundle import Bundle, BundleError, write_manifest
+from understudy.clip import read_frames
+from understudy.detect import FaceDetector
+from understudy.media_guard import MediaError
+from understudy.mesh import FaceMesh
+
+_CELL_PX, _GREY = 160, 128
+_COMMANDS = (
+    "# FACES: the machine-made faces; CLIPS: cap12_edit cap13_edit2 d0 d6 d10 d12 d18 d20 franck WolfgangLanger_Pexels",
+    "uv run python -m training.reenact --drivers FACES CLIPS --out work/pairs \\",
+    "    --personas training/configs/personas.toml --faces FACES --only amara luca",
+    "uv run python -m training.train --config training/configs/default.toml",
+    "uv run python -m training.reenact --drivers FACES CLIPS --out work/pairs_more \\",
+    "    --personas training/configs/personas.toml --faces FACES --only mei kofi clara jonas",
+    "uv run python -m training.train --config training/configs/more_personas.toml",
+    "cp -r work/more/bundle bundles/default",
+    "uv run python -m training.model_card bundles/default d3.mp4 d14.mp4 single_face.mp4 --every 10",
+)
+_FIGURES = (
+    *("coverage", "retrieval_rank1", "nearer_persona_dlib", "identity_to_persona", "identity_to_driver"),
+    *("pose_deg", "mouth_pct", "eyes_pct", "jitter_ratio", "flicker_ratio", "seam_delta_e", "outside_psnr_db"),
+)
+
+
+def write_card(folder: Path, clips: Sequence[Path], every: int = 5) -> Path:
+    """Measure a bundle on clips, and write its card and sheets into it.
+
+    Args:
+        folder: the bundle; its manifest is made anew, with the figures in it.
+        clips: held-out videos with a face.
+        every: look closely at every n-th frame.
+
+    Returns:
+        The card's path.
+
+    Raises:
+        BundleError: the bundle is damaged.
+        MediaError: a clip is missing or broken.
+    """
+    bundle = Bundle.load(folder)
+    reports = [report.figures() for report in Evaluator(clips, every).run(bundle, [p.name for p in bundle.personas])]
+    sheets = folder / "sheets"
+    sheets.mkdir(exist_ok=True)
+    for clip in clips:
+        cv2.imwrite(str(sheets / f"{clip.stem}.jpg"), held_out_sheet(bundle, clip), [cv2.IMWRITE_JPEG_QUALITY, 82])
+    return _write_text(folder, bundle, {**bundle.manifest.training, "evaluation": reports}, [c.stem for c in clips])
+
+
+def _write_text(folder: Path, bundle: Bundle, training: dict[str, Any], sheets: Sequence[str]) -> Path:
+    card = folder / "model_card.md"
+    card.write_text("\n".join(card_lines(bundle, training, sheets)) + "\n")
+    manifest = bundle.manifest
+    write_manifest(
+        folder,
+        name=manifest.name,
+        version=manifest.version,
+        personas={persona.name: persona.title for persona in bundle.personas},
+        input_shape=manifest.input_shape,
+        output_shape=manifest.output_shape,
+        licence=manifest.licence,
+        training=training,
+        created=manifest.created,
+    )
+    Bundle.load(folder)
+    return card
+
+
+def held_out_sheet(bundle: Bundle, clip: Path, columns: int = 8) -> NDArray[np.uint8]:
+    """Give what each persona (row) paints on frames of a clip (columns): uint8 [H, W, 3], BGR, grey around it."""
+    detector, mesh = FaceDetector(), FaceMesh()
+    models = [bundle.swap_model(persona.name) for persona in bundle.personas]
+    cells: list[NDArray[np.uint8]] = []
+    for frame in _spread(clip, columns):
+        faces = detector.detect(frame)
+        if not faces:
+            continue
+        crop = align(frame, mesh.refine(frame, faces[0]), models[0].spec.input_shape[0]).crop
+        painted = [model.predict(crop[None])[0] for model in models]
+        cells.append(np.vstack([_on_grey(swap) for swap in painted]))
+    if not cells:
+        raise MediaError(f"{clip} must show a face in some frame, but none was found. Choose another clip.")
+    return np.hstack(cells)
+
+
+def _spread(clip: Path, count: int) -> Iterator[NDArray[np.uint8]]:
+    total = sum(1 for _ in read_frames(clip))
+    wanted = set(np.linspace(0, total - 1, count + 2).astype(int)[1:-1].tolist())
+    yield from (frame.image for frame in read_frames(clip) if frame.index in wanted)
+
+
+def _on_grey(swap: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    share = swap[..., 3:].astype(np.float32) / 255
+    shown = swap[..., :3] * share + _GREY * (1 - share)
+    small = cv2.resize(shown, (_CELL_PX, _CELL_PX), interpolation=cv2.INTER_AREA)
+    return np.clip(small, 0, 255).astype(np.uint8)
+
+
+def card_lines(bundle: Bundle, training: dict[str, Any], sheets: Sequence[str]) -> Iterator[str]:
+    """Yield the card's lines, Markdown."""
+    manifest = bundle.manifest
+    yield f"# Model card: {manifest.name}, version {manifest.version}\n"
+    yield "Repaints a face in a video frame as a persona who does not exist. For consenting people and artists;"
+    yield "not for deceiving anybody about who is speaking: output is labelled and watermarked by default.\n"
+    yield "## What it is\n"
+    yield f"- Input: one aligned face, {manifest.input_shape[0]} px BGR; output: {manifest.output_shape[0]} px BGR and"
+    yield "  mask. One shared encoder, one decoder per persona, int8 ONNX (first and last layers float32)."
+    yield f"- Personas: {', '.join(persona.title for persona in bundle.personas)}. Each is a composite of at least 40"
+    yield "  machine-made faces, moved away from the average face: nobody's face. Recipe in each `consent.json`."
+    yield f"- Recipe: {training.get('recipe')}: {training.get('drivers')} drivers (machine-made faces, and clips of"
+    yield "  nine people whose faces do not ship), each paired with the persona's still reenacted onto it."
+    yield f"- Training: {training.get('iterations')} iterations of {training.get('batch')} drivers,"
+    yield f"  {training.get('seconds')} s of wall clock on two shared CPU cores; network {training.get('network')}."
+    yield f"- Last validation: {training.get('validation')}.\n"
+    for name, facts in training.get("added", {}).items():
+        yield f"- {name}: decoder on the frozen encoder, {facts['iterations']} iterations, {facts['seconds']} s."
+    yield "\n## Figures on held-out clips\n"
+    yield "Measured by `training.evaluate`; keys are explained in `training/clip_report.py`.\n"
+    yield f"| clip | persona | {' | '.join(_FIGURES)} |"
+    yield f"|---|---|{'---|' * len(_FIGURES)}"
+    for report in training["evaluation"]:
+        values = " | ".join(_cell(report[key]) for key in _FIGURES)
+        yield f"| {report['clip']} | {report['persona']} | {values} |"
+    yield "\nWhat each persona (row) paints on frames of each clip; the drivers, real people, are not shown:\n"
+    yield from (f"![{name}](sheets/{name}.jpg)\n" for name in sheets)
+    yield "## Limits\n"
+    yield "- The driver's face shape stays: the persona is painted onto it. Profile views beyond about 50 degrees,"
+    yield "  tongues, beards that reach over the mask and strong coloured light are weak spots."
+    yield "- Glasses are painted over; a hand or microphone is cut out of the mask, not always at its exact edge."
+    yield "- The machine-made faces are unevenly spread over apparent groups (77 % in the largest); drivers were"
+    yield "  balanced by folder, clips of real people were not.\n"
+    yield "## Made by\n"
+    yield "```bash"
+    yield from (f"{line}" for line in _COMMANDS)
+    yield "```\n"
+    yield f"## Licence\n\n{manifest.licence}"
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float | int) else "-"
+
+
+def main() -> None:
+    """Write a card from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("clips", type=Path, nargs="+", help="held-out videos with a face")
+    parser.add_argument("--every", type=int, default=5, help="look closely at every n-th frame")
+    args = parser.parse_args()
+    try:
+        print(write_card(args.bundle, args.clips, args.every))
+    except (BundleError, MediaError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

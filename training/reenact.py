@@ -1,0 +1,404 @@
+r"""Make persona stills and the pairs that decoders learn from.
+
+    uv run python -m training.reenact --drivers FACES_FOLDER CLIP... --out PAIRS \
+        --personas training/configs/personas.toml --faces FACES_FOLDER
+    uv run python -m training.reenact --drivers FOLDER --out PAIRS --name me --photo me.jpg --consent me.json
+    uv run python -m training.reenact --drivers FOLDER --out PAIRS --name me --faceset FACESET
+
+Drivers are pictures, clips and facesets (training.extract) of any people. Each is brought into the
+crop once; each persona's still is then reenacted onto it (understudy.reenact). A killed run goes on
+where it stopped.
+"""
+
+import argparse
+import os
+import random
+import sys
+import tomllib
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from training.classic import Facesets, best_stills
+from training.pairs import CANVAS_PX, CROP_PX, MARGIN_PX, PairedFaceset, PairsError, canvas_matrix
+from understudy.align import align, transform
+from understudy.consent import check, hash_files, read_record, write_record
+from understudy.consent_record import ConsentError
+from understudy.detect import FaceDetector
+from understudy.face import AlignedFace, Points
+from understudy.faceset import Faceset
+from understudy.identity import SFaceEmbedder
+from understudy.mesh import FaceMesh
+from understudy.reenact import Still, caricature, composite, detail_map, face_mask, reenact
+from understudy.trust_store import TrustStore, trust_folder
+
+_PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+_CLIPS = {".mp4", ".mov", ".mkv", ".webm", ".avi"}
+_CHUNK = 256
+
+
+class FaceFinder:
+    """Finds the largest face of a picture and fits its mesh."""
+
+    def __init__(self) -> None:
+        self._detector, self._mesh = FaceDetector(), FaceMesh()
+
+    def canvas(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Points] | None:
+        """Give the face on its canvas and the mesh there, or None where there is no clear face."""
+        mesh = self._fit(image)
+        if mesh is None:
+            return None
+        matrix = canvas_matrix(mesh)
+        flags = cv2.INTER_AREA if np.hypot(*matrix[0, :2]) < 1 else cv2.INTER_CUBIC
+        warped = cv2.warpAffine(image, matrix, (CANVAS_PX, CANVAS_PX), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
+        return warped, transform(mesh, matrix)  # type: ignore[return-value]
+
+    def aligned(self, image: NDArray[np.uint8], size: int = CROP_PX) -> AlignedFace | None:
+        """Give the face aligned, or None where there is no clear face."""
+        faces = self._detector.detect(image)
+        face = self._mesh.refine(image, faces[0]) if faces else None
+        return align(image, face, size) if face is not None and face.presence > 0.8 else None
+
+    def _fit(self, image: NDArray[np.uint8]) -> Points | None:
+        faces = self._detector.detect(image)
+        face = self._mesh.refine(image, faces[0]) if faces else None
+        return face.mesh if face is not None and face.presence > 0.8 else None
+
+
+# ---- stills ----------------------------------------------------------------------------------------------------
+
+
+def make_composite(spec: dict[str, Any], faces_root: Path, average: Still, finder: FaceFinder) -> Still:
+    """Make a composite persona: the faces of a folder that are most alike, averaged, then set apart.
+
+    Args:
+        spec: folder, faces (how many, at least 40), caricature (1 is none).
+        faces_root: what the folder is relative to.
+        average: everybody's composite.
+        finder: finds the faces.
+
+    Raises:
+        ValueError: the folder has too few faces.
+    """
+    embedder = SFaceEmbedder()
+    found: list[tuple[AlignedFace, NDArray[np.float32]]] = []
+    for image in tqdm(list(_some_pictures(faces_root / spec["folder"], 260)), desc=spec["name"], unit="face"):
+        aligned = finder.aligned(image)
+        if aligned is not None:
+            found.append((aligned, embedder.embed(image, aligned.face)))
+    chosen = most_alike(np.array([vector for _, vector in found]), int(spec["faces"])) if found else []
+    still = composite([(found[i][0].crop, found[i][0].mesh) for i in chosen], CROP_PX)
+    return caricature(still, average, float(spec.get("caricature", 1.0)))
+
+
+def _composite_stills(spec: dict[str, Any], faces_root: Path, average: Still, finder: FaceFinder) -> list[Still]:
+    return [make_composite(spec, faces_root, average, finder)]
+
+
+def most_alike(vectors: NDArray[np.float32], count: int) -> NDArray[np.intp]:
+    """Give the indices of the tightest group: the face with the nearest neighbours, and those neighbours."""
+    cosine = vectors @ vectors.T
+    centre = np.sort(cosine, axis=1)[:, -count:].mean(1).argmax()
+    return np.argsort(-cosine[centre])[:count]
+
+
+def everybody(faces_root: Path, finder: FaceFinder, count: int = 320) -> Still:
+    """Give the composite of as many faces from every folder."""
+    folders = sorted({path.parent for path in faces_root.rglob("*") if path.suffix.lower() in _PICTURES})
+    found = [
+        finder.aligned(image)
+        for folder in tqdm(folders, desc="average", unit="folder")
+        for image in _some_pictures(folder, max(1, count // max(1, len(folders))))
+    ]
+    return composite([(face.crop, face.mesh) for face in found if face is not None], CROP_PX)
+
+
+def consented_photo(photo: Path, name: str, record: Path, trust: Path) -> dict[str, Any]:
+    """Give the recipe of a photo persona, once its consent record covers the photo for training.
+
+    Raises:
+        ConsentError: the record is missing, invalid, or does not cover the photo.
+        PairsError: there is no such photo.
+    """
+    if not photo.is_file():
+        raise PairsError(f"{photo} must be a picture, but there is no such file. Check --photo.")
+    digests = hash_files([photo])
+    check(read_record(record), "train", TrustStore(trust).read(), faces=digests, persona=name)
+    return {"kind": "photo", "title": name.title(), "files": list(digests)}
+
+
+def photo_still(path: Path, finder: FaceFinder) -> Still:
+    """Give the still of one photo.
+
+    Raises:
+        PairsError: the file cannot be read or shows no clear face.
+    """
+    image = cv2.imread(str(path))
+    if image is None:
+        raise PairsError(f"{path} must be a picture, but it cannot be read. Use a JPEG or PNG.")
+    aligned = finder.aligned(image)
+    if aligned is None:
+        raise PairsError(f"{path} must show a clear face, but none was found. Use a sharp, frontal photo.")
+    return Still(aligned.crop, aligned.mesh)
+
+
+def _some_pictures(folder: Path, limit: int) -> Iterator[NDArray[np.uint8]]:
+    paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in _PICTURES)
+    random.Random(2).shuffle(paths)
+    for path in paths[:limit]:
+        image = cv2.imread(str(path))
+        if image is not None:
+            yield image
+
+
+# ---- drivers ---------------------------------------------------------------------------------------------------
+
+
+def list_drivers(inputs: list[Path], frames_per_clip: int, pictures: int) -> list[tuple[str, int]]:
+    """Give (file, frame index) of every driver: pictures spread over folders, frames spread over clips.
+
+    Of a faceset (training.extract), the frames whose faces it kept.
+    """
+    facesets = [given for given in inputs if (given / "faceset.json").is_file()]
+    others = [given for given in inputs if given not in facesets]
+    paths = sorted(p for given in others for p in ([given] if given.is_file() else given.rglob("*")))
+    by_folder: dict[Path, list[Path]] = {}
+    for path in paths:
+        if path.suffix.lower() in _PICTURES and not (path.parent / "faceset.json").is_file():  # not a faceset's sheets
+            by_folder.setdefault(path.parent, []).append(path)
+    drivers = [(str(path), 0) for path in _spread(list(by_folder.values()), pictures)]
+    for path in paths:
+        if path.suffix.lower() in _CLIPS:
+            count = int(cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT))
+            indices = np.unique(np.linspace(0, max(0, count - 1), frames_per_clip).astype(int))
+            drivers += [(str(path), int(index)) for index in indices]
+    return drivers + [driver for given in facesets for driver in faceset_drivers(given, frames_per_clip)]
+
+
+def faceset_drivers(root: Path, frames_per_clip: int) -> list[tuple[str, int]]:
+    """Give (file, frame index) of the frames that a faceset's faces came from, spread over each clip.
+
+    Raises:
+        FacesetError: there is no faceset, or it is damaged.
+    """
+    by_file: dict[str, set[int]] = {}
+    for entry in Faceset.open(root):
+        by_file.setdefault(entry.name, set()).add(entry.frame_index)
+    drivers: list[tuple[str, int]] = []
+    for file, found in sorted(by_file.items()):
+        places = np.linspace(0, len(found) - 1, min(frames_per_clip, len(found))).round().astype(int)
+        drivers += [(file, sorted(found)[place]) for place in places]
+    return drivers
+
+
+def _spread(folders: list[list[Path]], limit: int) -> list[Path]:
+    """Take from small folders all, from large ones no more than an equal share of what is left."""
+    taken: list[Path] = []
+    for left, folder in zip(range(len(folders), 0, -1), sorted(folders, key=len), strict=True):
+        share = (limit - len(taken)) // left
+        taken += random.Random(9).sample(folder, min(share, len(folder)))
+    return taken
+
+
+def read_drivers(drivers: list[tuple[str, int]]) -> Iterator[tuple[tuple[str, int], NDArray[np.uint8]]]:
+    """Read drivers in order, each clip once; unreadable ones are named on stderr and skipped."""
+    by_file: dict[str, list[int]] = {}
+    for file, index in drivers:
+        by_file.setdefault(file, []).append(index)
+    for file, indices in by_file.items():
+        if Path(file).suffix.lower() in _PICTURES:
+            image = cv2.imread(file)
+            if image is None:
+                print(f"{file}: skipped, it cannot be read as a picture.", file=sys.stderr)
+                continue
+            yield (file, 0), image  # type: ignore[misc]
+        else:
+            yield from (((file, index), image) for index, image in _frames(file, set(indices)))
+
+
+def _frames(file: str, wanted: set[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    capture = cv2.VideoCapture(file)
+    for index in range(max(wanted) + 1):
+        if not capture.grab():
+            print(f"{file}: ends at frame {index}, {len(wanted)} frames were asked for.", file=sys.stderr)
+            return
+        if index in wanted:
+            ok, image = capture.retrieve()
+            if ok:
+                yield index, image  # type: ignore[misc]
+
+
+def write_drivers(root: Path, wanted: list[tuple[str, int]], finder: FaceFinder) -> PairedFaceset:
+    """Find each driver's face, and write crops, masks and detail maps; what shows no face is left out."""
+    cache = root / "found.npz"
+    if not cache.is_file():
+        found = [
+            (source, *canvas)
+            for source, image in tqdm(read_drivers(wanted), total=len(wanted), desc="drivers", unit="face")
+            if (canvas := finder.canvas(image)) is not None
+        ]
+        if not found:
+            raise PairsError("drivers must show faces, but none was found. Check --drivers.")
+        random.Random(5).shuffle(found)
+        root.mkdir(parents=True, exist_ok=True)
+        pairs = PairedFaceset.create(root, [source for source, _, _ in found])
+        crops = pairs.array("drivers", 3, write=True)
+        for row, (_, crop, _) in enumerate(found):
+            crops[row] = crop
+        np.savez(root / "found.tmp.npz", meshes=np.stack([mesh for *_, mesh in found]))
+        (root / "found.tmp.npz").rename(cache)
+    pairs = PairedFaceset(root)
+    meshes = np.load(cache)["meshes"]
+    _fill(pairs, "maps", "maps", 2, lambda row: _maps(meshes[row]))
+    return pairs
+
+
+def _maps(mesh: Points) -> NDArray[np.uint8]:
+    return np.dstack([face_mask(mesh, CANVAS_PX), detail_map(mesh, CANVAS_PX)])
+
+
+def write_targets(pairs: PairedFaceset, name: str) -> None:
+    """Reenact a persona's still onto every driver."""
+    drivers = pairs.array("drivers", 3)
+    meshes = np.load(pairs.root / "found.npz")["meshes"]
+    stills = pairs.stills(name)
+
+    def target(row: int) -> NDArray[np.uint8]:
+        return reenact(nearest_still(stills, meshes[row]), drivers[row], meshes[row])[0]
+
+    _fill(pairs, f"targets/{name}", name, 3, target)
+
+
+def nearest_still(stills: list[Still], mesh: Points) -> Still:
+    """Give the still whose pose and expression are nearest to a driver's, so that it is warped least.
+
+    Args:
+        stills: aligned, CROP_PX wide.
+        mesh: float32 [468, 3], the driver's, px of its canvas.
+    """
+    if len(stills) == 1:
+        return stills[0]
+    wanted = mesh[:, :2] - MARGIN_PX
+    return min(stills, key=lambda still: float(np.abs(still.mesh[:, :2] - wanted).mean()))
+
+
+def _fill(pairs: PairedFaceset, array: str, key: str, channels: int, make: Any) -> None:
+    """Write an array chunk by chunk on all cores; a killed run goes on after the last whole chunk."""
+    rows = pairs.array(array, channels, write=True)
+    start = pairs.index.done.get(key, 0)
+    bar = tqdm(total=pairs.index.count, initial=start, desc=key, unit="face")
+    with ThreadPoolExecutor() as pool:
+        for first in range(start, pairs.index.count, _CHUNK):
+            last = min(first + _CHUNK, pairs.index.count)
+            for row, value in zip(range(first, last), pool.map(make, range(first, last)), strict=True):
+                rows[row] = value
+            rows.flush()  # type: ignore[attr-defined]
+            pairs.mark_done(key, last)
+            bar.update(last - first)
+    bar.close()
+
+
+# ---- looking at it ---------------------------------------------------------------------------------------------
+
+
+def pairs_sheet(pairs: PairedFaceset, personas: list[str], rows: int = 24) -> NDArray[np.uint8]:
+    """Give a sheet to look at: driver, each persona, mask; uint8 [H, W, 3], BGR."""
+    inner = slice(MARGIN_PX, MARGIN_PX + CROP_PX)
+    drivers, maps = pairs.array("drivers", 3), pairs.array("maps", 2)
+    targets = [pairs.array(f"targets/{name}", 3) for name in personas]
+    lines: list[NDArray[np.uint8]] = []
+    for row in np.linspace(0, pairs.index.count - 1, rows).astype(int):
+        mask = cv2.merge([maps[row, inner, inner, 0]] * 3)
+        cells: Iterable[Any] = [drivers[row, inner, inner], *(t[row, inner, inner] for t in targets), mask]
+        lines.append(np.hstack([cv2.resize(np.ascontiguousarray(c), (128, 128)) for c in cells]))
+    half = (len(lines) + 1) // 2
+    lines += [np.zeros_like(lines[0])] * (2 * half - len(lines))
+    return np.hstack([np.vstack(lines[:half]), np.vstack(lines[half:])])
+
+
+def parser() -> argparse.ArgumentParser:
+    """Give the command line."""
+    command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    command.add_argument(
+        "--drivers", type=Path, nargs="+", required=True, help="pictures, clips, folders of them, facesets"
+    )
+    command.add_argument("--out", type=Path, required=True, help="the paired faceset to make or go on with")
+    command.add_argument("--personas", type=Path, help="TOML of composite personas")
+    command.add_argument("--only", nargs="*", help="only these personas of the TOML")
+    command.add_argument("--faces", type=Path, help="the folder that the TOML's folders are in")
+    command.add_argument("--name", help="name of a persona made of one photo")
+    command.add_argument("--photo", type=Path, help="the photo")
+    command.add_argument("--faceset", type=Path, help="or a faceset of one person, with their consent.json in it")
+    command.add_argument("--stills", type=int, default=32, help="how many of its faces to warp from (32)")
+    command.add_argument("--consent", type=Path, help="the consent record that covers the photo")
+    command.add_argument("--trust", type=Path, help="folder of keys (default: UNDERSTUDY_HOME or ~/.understudy)")
+    command.add_argument("--frames-per-clip", type=int, default=240)
+    command.add_argument("--pictures", type=int, default=3000)
+    return command
+
+
+def main() -> None:
+    """Run from the command line."""
+    try:
+        run(parser().parse_args())
+    except (ConsentError, PairsError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {error}. What is done is kept; free some disk space and run the same command again.")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Make the stills and pairs that the command line asks for."""
+    finder = FaceFinder()
+    drivers = list_drivers(args.drivers, args.frames_per_clip, args.pictures)
+    pairs = write_drivers(args.out, drivers, finder)
+    for name, recipe, make in _wanted_personas(args, pairs, finder):
+        if name not in pairs.index.personas:
+            pairs.add_persona(name, make(), recipe)
+        write_targets(pairs, name)
+        cv2.imwrite(str(args.out / "sheet.jpg"), pairs_sheet(pairs, pairs.personas))
+    print(f"{pairs.index.count} drivers, personas: {', '.join(pairs.personas)}. Look at {args.out / 'sheet.jpg'}.")
+
+
+def _wanted_personas(
+    args: argparse.Namespace, pairs: PairedFaceset, finder: FaceFinder
+) -> Iterator[tuple[str, dict[str, Any], Callable[[], list[Still]]]]:
+    """Give name, recipe and maker of each persona, consent checked."""
+    if args.photo:
+        if not args.name or not args.consent:
+            raise PairsError("a photo must have a --name and a --consent record (understudy.consent make).")
+        recipe = consented_photo(args.photo, args.name, args.consent, args.trust or trust_folder(os.environ))
+        write_record(pairs.consent_path(args.name), read_record(args.consent))
+        yield args.name, recipe, lambda: [photo_still(args.photo, finder)]
+    if args.faceset:
+        if not args.name:
+            raise PairsError("a faceset must have a --name.")
+        facesets = Facesets({args.name: str(args.faceset)})
+        facesets.check_consent(args.name, args.trust or trust_folder(os.environ))
+        write_record(pairs.consent_path(args.name), read_record(facesets.consent_path(args.name)))
+        faceset = facesets.by_name[args.name]
+        yield args.name, facesets.recipe(args.name), lambda: best_stills(faceset, args.stills)
+    if args.personas:
+        if not args.faces:
+            raise PairsError("composites must have --faces, the folder that the TOML's folders are in.")
+        specs = tomllib.loads(args.personas.read_text())["persona"]
+        specs = [spec for spec in specs if not args.only or spec["name"] in args.only]
+        average = None
+        for spec in specs:
+            average = average or everybody(args.faces, finder)
+            yield (
+                spec["name"],
+                {"kind": "composite", **spec},
+                partial(make_composite, spec, args.faces, average, finder),
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""A photo to a persona's still: the picture that its consent record must list.
+
+    uv run python -m training.still me.jpg --out me-still.png
+    uv run python -m understudy.consent make --persona me --files me.jpg me-still.png ...
+
+The same photo gives the same bytes every time, so the record can be signed before anything is trained.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+
+from training.pairs import PairsError
+from understudy.reenact import Still
+
+
+def write_still(photo: Path, path: Path) -> Still:
+    """Bring a photo into the crop and write it as a persona's still.
+
+    Args:
+        photo: a picture with a clear face.
+        path: the PNG to write; the same bytes as in the bundle that is made of the photo.
+
+    Raises:
+        PairsError: the photo cannot be read or shows no clear face.
+    """
+    from training.reenact import FaceFinder, photo_still
+
+    look = photo_still(photo, FaceFinder())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), look.image)
+    return look
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; give its exit status: 2 where the photo is refused."""
+    parser = argparse.ArgumentParser(prog="training.still", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("photo", type=Path)
+    parser.add_argument("--out", type=Path, required=True, help="the PNG to write")
+    options = parser.parse_args(arguments)
+    try:
+        write_still(options.photo, options.out)
+    except PairsError as error:
+        print(f"training.still: {error}", file=sys.stderr)
+        return 2
+    print(
+        f"{options.out}: now sign it: python -m understudy.consent make --files {options.photo} {options.out} "
+        "--persona NAME --kind self --subject ... --statement ... --use train --use live --use record --evidence FORM"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,385 @@
+"""Train a swap autoencoder: one shared encoder, one decoder per persona.
+
+    uv run python -m training.train --config training/configs/quick.toml [--set key=value ...]
+
+A killed training goes on from its last checkpoint when the same command is run again.
+KERAS_BACKEND=tensorflow (default), jax or torch; no line here depends on which.
+"""
+
+import argparse
+import json
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+from keras import ops
+
+from training.augment import augment, plain
+from training.checkpoint import CheckpointError, assign, load_checkpoint, save_checkpoint
+from training.classic import ClassicBatches, Facesets
+from training.config import ConfigError, TrainingConfig, load_config
+from training.losses import LossWeights, dssim, swap_loss
+from training.pairs import PairedFaceset, PairsError
+from training.tracking import Tracker
+from understudy.bundle import Bundle, BundleError
+from understudy.consent_record import ConsentError
+from understudy.network import SwapAutoencoder
+from understudy.quiet import keep_quiet
+from understudy.trust_store import TrustStore, trust_folder
+
+COMMON = "common"
+Batch = tuple[NDArray[np.float32], dict[str, NDArray[np.uint8]]]
+
+
+# ---- data ------------------------------------------------------------------------------------------------------
+
+
+class PairedBatches:
+    """Batches of drivers and their targets, by step: the same step gives the same batch, so runs resume exactly."""
+
+    def __init__(self, config: TrainingConfig, pairs: PairedFaceset, personas: list[str]) -> None:
+        self.config, self.personas = config, personas
+        self._drivers, self._maps = pairs.array("drivers", 3), pairs.array("maps", 2)
+        self._targets = [self._drivers if n == COMMON else pairs.array(f"targets/{n}", 3) for n in personas]
+        order = np.random.default_rng(config.seed).permutation(pairs.index.count)
+        held = min(config.validation, pairs.index.count // 5)
+        self.validation, self.training = order[:held], order[held:]
+
+    def batch(self, step: int) -> Batch:
+        """Give a training batch: faces float32 [B, I, I, 3] 0..1, and targets uint8 [B, O, O, 5] by persona."""
+        rng = np.random.default_rng((self.config.seed, step))
+        rows = rng.choice(self.training, self.config.batch)
+        others = rng.choice(self.training, self.config.batch)
+        made = [
+            augment(
+                rng,
+                self._drivers[row],
+                self._maps[row],
+                [target[row] for target in self._targets],
+                self.config.augmentation,
+                self._drivers[other],
+            )
+            for row, other in zip(rows, others, strict=True)
+        ]
+        return self._stack(made)
+
+    def validation_batch(self, rows: NDArray[np.int64]) -> Batch:
+        """Give rows without variation, as `batch`."""
+        made = [plain(self._drivers[r], self._maps[r], [target[r] for target in self._targets]) for r in rows]
+        return self._stack(made)
+
+    def _stack(self, made: list[tuple[NDArray[np.uint8], list[NDArray[np.uint8]]]]) -> Batch:
+        size = self.config.size
+        faces = np.stack([_resized(face, size.input_px) for face, _ in made]).astype(np.float32) / 255
+        targets = {
+            name: np.stack([_resized(wanted[i], size.output_px) for _, wanted in made])
+            for i, name in enumerate(self.personas)
+        }
+        return faces, targets
+
+
+def _resized(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    if image.shape[0] == side:
+        return image
+    return cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
+
+
+def fed(batches: PairedBatches, first: int, last: int) -> Iterator[Batch]:
+    """Yield the batches of steps first..last-1, made ahead in a thread; an error there is raised here."""
+    ahead: queue.Queue[Batch | BaseException] = queue.Queue(6)
+    stop = threading.Event()
+
+    def feed() -> None:
+        try:
+            for step in range(first, last):
+                item = batches.batch(step)
+                while not stop.is_set():
+                    try:
+                        ahead.put(item, timeout=0.5)
+                        break
+                    except queue.Full:
+                        continue
+                if stop.is_set():
+                    return
+        except BaseException as error:
+            ahead.put(error)
+
+    thread = threading.Thread(target=feed, name="batches", daemon=True)
+    thread.start()
+    try:
+        for _ in range(first, last):
+            item = ahead.get()
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stop.set()
+
+
+# ---- the model as it trains ------------------------------------------------------------------------------------
+
+
+class SwapTrainer(keras.Model):
+    """The autoencoder with its loss, for Keras' own train_on_batch on any backend."""
+
+    def __init__(self, network: SwapAutoencoder, weights: LossWeights, frozen_encoder: bool) -> None:
+        super().__init__()
+        self.encoder, self.parts = network.encoder, list(network.decoders.values())
+        self.names, self.weights_of_loss = list(network.decoders), weights
+        self.encoder.trainable = not frozen_encoder
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        """Give each persona's swap: float32 [N, I, I, 3] -> float32 [N, O, O, 4] by name."""
+        if isinstance(inputs, dict):  # classic: every persona has faces of its own
+            latents = [self.encoder(inputs[name], training=training) for name in self.names]
+        else:
+            latents = [self.encoder(inputs, training=training)] * len(self.parts)
+        return {
+            name: part(latent, training=training)
+            for name, part, latent in zip(self.names, self.parts, latents, strict=True)
+        }
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
+        """Give the sum of the personas' losses: what Keras minimises."""
+        return sum(swap_loss(y_pred[name], y[name], self.weights_of_loss) for name in self.names)
+
+
+def has_bfloat16() -> bool:
+    """Whether this CPU computes bfloat16 itself (AVX512-BF16 or AMX)."""
+    info = Path("/proc/cpuinfo")
+    return info.is_file() and any(flag in info.read_text() for flag in ("avx512_bf16", "amx_bf16"))
+
+
+def share_over_devices(batch: int) -> None:
+    """Share every batch over all devices (JAX: keras.distribution has data parallelism there), where there are several.
+
+    Raises:
+        ConfigError: the batch cannot be shared evenly.
+    """
+    if keras.backend.backend() != "jax":
+        return
+    devices = keras.distribution.list_devices()
+    if len(devices) < 2:
+        return
+    if batch % len(devices):
+        raise ConfigError(f"batch must be a multiple of the {len(devices)} devices, but got {batch}.")
+    keras.distribution.set_distribution(keras.distribution.DataParallel(devices=devices))
+
+
+def build_trainer(config: TrainingConfig, personas: list[str]) -> tuple[SwapAutoencoder, SwapTrainer]:
+    """Build the network and compile it: Adam with a cosine, a running mean of weights, no XLA."""
+    keras.utils.set_random_seed(config.seed)
+    share_over_devices(config.batch)
+    if config.bfloat16 and has_bfloat16():
+        keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    network = SwapAutoencoder.build(config.size, personas)
+    trainer = SwapTrainer(network, config.loss, config.frozen_encoder)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0,
+        max(1, config.iterations - config.warm_up),
+        0.05,
+        warmup_target=config.learning_rate,
+        warmup_steps=config.warm_up,
+    )
+    optimizer = keras.optimizers.Adam(schedule, use_ema=True, ema_momentum=config.ema)
+    trainer.compile(optimizer=optimizer, jit_compile=False)
+    nobody = np.zeros((1, config.size.input_px, config.size.input_px, 3), np.float32)
+    trainer(dict.fromkeys(personas, nobody) if config.recipe == "classic" else nobody)
+    optimizer.build(trainer.trainable_variables)
+    return network, trainer
+
+
+def load_start(network: SwapAutoencoder, bundle: Path) -> None:
+    """Put a bundle's encoder into a network, and its first decoder into every decoder: a better start than chance.
+
+    Raises:
+        BundleError: the bundle is damaged, or holds nothing to train on.
+        CheckpointError: its network has another size.
+    """
+    Bundle.load(bundle)
+    for name, parts in (("encoder", [network.encoder]), ("decoder", list(network.decoders.values()))):
+        path = bundle / f"{name}.npz"
+        if not path.is_file():
+            raise BundleError(f"{bundle} must hold {path.name} to train on, but does not. Export it with this version.")
+        with np.load(path, allow_pickle=False) as data:
+            arrays = [data[f"arr_{i}"].astype(np.float32) for i in range(len(data.files))]
+        for part in parts:
+            assign(part.weights, arrays, str(bundle))
+
+
+# ---- the run ---------------------------------------------------------------------------------------------------
+
+
+class Training:
+    """One training, from its last checkpoint to its last step."""
+
+    def __init__(self, config: TrainingConfig, trust: Path) -> None:
+        self.config, self.out = config, Path(config.out)
+        self.out.mkdir(parents=True, exist_ok=True)
+        is_classic = config.recipe == "classic"
+        self.pairs = Facesets(config.facesets) if is_classic else PairedFaceset(Path(config.pairs))
+        chosen = config.personas or self.pairs.personas
+        missing = [name for name in chosen if name not in self.pairs.personas]
+        if missing:
+            raise PairsError(
+                f"{config.pairs} must hold {missing}, but has {self.pairs.personas}. Run training.reenact."
+            )
+        for name in chosen:
+            self.pairs.check_consent(name, trust)
+        self.personas = [*chosen, *([COMMON] if config.common else [])]
+        make: Any = ClassicBatches if is_classic else PairedBatches
+        self.batches = make(config, self.pairs, self.personas)
+        self.network, self.trainer = build_trainer(config, self.personas)
+        self.tracker = Tracker(config, self.pairs.digest())
+        self.step = 0
+        self._resume()
+
+    def _variables(self) -> list[Any]:
+        return [*self.trainer.variables, *self.trainer.optimizer.variables]
+
+    def _resume(self) -> None:
+        found = load_checkpoint(self.out)
+        if found:
+            self.step, arrays = found
+            assign(self._variables(), arrays, str(self.out))
+            print(f"goes on from step {self.step}", file=sys.stderr)
+        elif self.config.start_from:
+            load_start(self.network, Path(self.config.start_from))
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        save_checkpoint(self.out, self.step, [ops.convert_to_numpy(v.value) for v in self._variables()])
+
+    def curves(self) -> list[dict[str, float]]:
+        """Give what was reported so far: step, seconds since the report before, loss, SSIM per persona."""
+        path = self.out / "curves.jsonl"
+        lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+        by_step = {int(line["step"]): line for line in lines}  # a resumed run reports some steps again
+        return [by_step[step] for step in sorted(by_step)]
+
+    def run(self) -> None:
+        """Train to the last step."""
+        config, losses, began = self.config, [], time.monotonic()
+        bar = tqdm(total=config.iterations, initial=self.step, desc="train", unit="step")
+        for faces, targets in fed(self.batches, self.step, config.iterations):
+            losses.append(float(self.trainer.train_on_batch(faces, targets, return_dict=True)["loss"]))
+            self.step += 1
+            bar.update()
+            last = self.step == config.iterations
+            if self.step % config.preview_every == 0 or last:
+                self._report(losses, time.monotonic() - began)
+                losses, began = [], time.monotonic()
+            if self.step % config.checkpoint_every == 0 or last:
+                self.save()
+        bar.close()
+
+    def _report(self, losses: list[float], seconds: float) -> None:
+        faces, targets = self.batches.validation_batch(self.batches.validation[:24])
+        predicted = {n: np.asarray(p) for n, p in self.trainer.predict_on_batch(faces).items()}
+        line = {
+            "step": self.step,
+            "seconds": round(seconds, 1),
+            "loss": round(float(np.mean(losses)), 5),
+            **{f"ssim_{name}": round(_masked_ssim(predicted[name], targets[name]), 4) for name in self.personas},
+        }
+        with (self.out / "curves.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        tqdm.write(json.dumps(line), file=sys.stderr)
+        self.tracker.metrics({key: value for key, value in line.items() if key != "step"}, self.step)
+        path = self.out / f"preview-{self.step:07d}.jpg"
+        shown = faces if isinstance(faces, dict) else dict.fromkeys(self.personas, faces)
+        cv2.imwrite(str(path), preview_sheet(shown, predicted, targets))
+        self.tracker.picture(path)
+
+
+def _masked_ssim(predicted: NDArray[np.float32], target: NDArray[np.uint8]) -> float:
+    wanted = target.astype(np.float32) / 255
+    mask = wanted[..., 3:4]
+    return 1 - 2 * float(ops.convert_to_numpy(dssim(predicted[..., :3] * mask, wanted[..., :3] * mask)))
+
+
+def preview_sheet(
+    faces: dict[str, NDArray[np.float32]],
+    predicted: dict[str, NDArray[np.float32]],
+    targets: dict[str, NDArray[np.uint8]],
+    rows: int = 12,
+) -> NDArray[np.uint8]:
+    """Give a sheet: per persona driver, target, prediction and swap; uint8 [H, W, 3], BGR."""
+    lines: list[NDArray[np.float32]] = []
+    for i in range(min(rows, *(len(batch) for batch in faces.values()))):
+        cells: list[Any] = []
+        for name, output in predicted.items():
+            side = output.shape[1]
+            driver = cv2.resize(faces[name][i], (side, side), interpolation=cv2.INTER_LINEAR)
+            colour, mask = output[i, ..., :3], output[i, ..., 3:4]
+            wanted = targets[name][i, ..., :3] / np.float32(255)
+            cells += [driver, wanted, colour, driver * (1 - mask) + colour * mask]
+        lines.append(np.hstack(cells))
+    half = (len(lines) + 1) // 2
+    lines += [np.zeros_like(lines[0])] * (2 * half - len(lines))
+    sheet = np.hstack([np.vstack(lines[:half]), np.vstack(lines[half:])])
+    small = cv2.resize(sheet, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    return np.clip(small * 255, 0, 255).astype(np.uint8)
+
+
+def main() -> None:
+    """Train from the command line."""
+    keep_quiet(os.environ)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--trust", type=Path, help="folder of keys (default: UNDERSTUDY_HOME or ~/.understudy)")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="override settings")
+    args = parser.parse_args()
+    try:
+        config = load_config(args.config, args.set)
+        Path(config.out).mkdir(parents=True, exist_ok=True)
+        print(train_and_register(config, args.trust or trust_folder(os.environ)))
+    except (CheckpointError, ConfigError, ConsentError, PairsError, BundleError) as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {error}. What was checkpointed is safe; free some disk space and run the same command again.")
+
+
+def train_and_register(config: TrainingConfig, trust: Path) -> str:
+    """Train to the last step, export the bundle into config.out/bundle, register it.
+
+    Args:
+        config: what to train.
+        trust: the folder of keys (understudy.trust_store).
+
+    Returns:
+        What was made, in a sentence.
+    """
+    from training.export import export_bundle
+
+    training = Training(config, trust)
+    with training.tracker.run() as tracker:
+        training.run()
+        if keras.backend.backend() != "tensorflow":
+            return (
+                f"{config.out} is trained. Graphs are written by TensorFlow: where it is installed, run the same "
+                "command with KERAS_BACKEND=tensorflow, which exports and registers."
+            )
+        bundle = export_bundle(training, Path(config.out) / "bundle", TrustStore(trust))
+        uri = tracker.bundle(bundle)
+    return f"{bundle} holds {', '.join(training.personas)}" + (f", registered as {uri} ({config.alias})" if uri else "")
+
+
+if __name__ == "__main__":
+    main()

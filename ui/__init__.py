@@ -1,0 +1,1 @@
+"""Streamlit pages and relays. Nothing here knows how a face is swapped."""

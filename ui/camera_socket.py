@@ -1,0 +1,73 @@
+"""The camera of the WebSocket relay, as a component without an iframe (see camera_socket.js)."""
+
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from ui.camera_check import REMEDIES, CameraState
+from ui.controls import Camera
+
+IN_FLIGHT = 2
+QUALITY = 0.85
+PATH = "/frames"
+_HTML = """
+<div class="stage"><canvas width="640" height="480"></canvas></div>
+<button type="button">Start the camera</button>
+"""
+_CSS = """
+.stage { background: var(--st-secondary-background-color); border-radius: var(--st-base-radius); overflow: hidden; }
+.stage canvas { display: none; width: 100%; }
+.stage { min-height: 6rem; }
+.stage.on canvas { display: block; }
+button {
+  margin-top: 0.5rem; padding: 0.5rem 1rem; border: 0; border-radius: var(--st-button-radius); cursor: pointer;
+  font: inherit; background: var(--st-primary-color); color: var(--st-background-color);
+}
+"""
+_PROBLEMS = {
+    "NotAllowedError": REMEDIES[CameraState.DENIED],
+    "NotFoundError": REMEDIES[CameraState.ABSENT],
+    "NotReadableError": "Another program holds the camera. Close it there, then start again.",
+    "insecure": REMEDIES[CameraState.INSECURE],
+    "unplugged": "The camera was unplugged or taken away. Plug it in again, then start.",
+    "unreachable": "The page cannot open a WebSocket to the app. A proxy between them must let WebSockets through.",
+    "closed": "The connection to the app ended. Start again; if it stays away, reload the page.",
+}
+
+
+@st.cache_resource(show_spinner=False)
+def _component() -> Any:
+    script = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
+    return st.components.v2.component("camera_socket", html=_HTML, css=_CSS, js=script)
+
+
+def camera_socket(token: str, camera: Camera) -> str:
+    """Mount the camera.
+
+    Args:
+        token: the viewer's, by which the WebSocket finds them.
+        camera: what to ask the browser for.
+
+    Returns:
+        What is wrong and what to do, or an empty string.
+    """
+    answer = _component()(
+        key="camera_socket",
+        data={
+            "token": token,
+            "path": st.get_option("server.baseUrlPath").rstrip("/") + PATH,
+            "width": camera.width,
+            "height": camera.height,
+            "inFlight": IN_FLIGHT,
+            "quality": QUALITY,
+        },
+        default={"problem": ""},
+        on_problem_change=_rerun,
+    )
+    problem = str(getattr(answer, "problem", "") or "")
+    return _PROBLEMS.get(problem, f"The camera could not be started ({problem}).") if problem else ""
+
+
+def _rerun() -> None:
+    """The page runs again by itself when the problem changes."""

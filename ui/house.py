@@ -1,0 +1,69 @@
+"""What the pages share: the bundle, its model and the seats. Loaded once per server, warmed when a page opens."""
+
+from functools import cache
+
+import streamlit as st
+
+from ui.permits import Permits, PermitTimer
+from ui.repertoire import House, Repertoire, open_house
+from ui.settings import app_settings
+from ui.viewer import Choices, Seats, Viewer
+from understudy.swapper import SwapSettings
+from understudy.trust_store import TrustStore
+
+__all__ = ["House", "house", "permit_timer", "repertoire", "seats", "this_viewer"]
+
+
+@st.cache_resource(show_spinner="Opening the personas")
+def house() -> House:
+    """Load the bundle that the settings name.
+
+    Raises:
+        BundleError: it is missing or damaged.
+        DisclosureError: the operator's file on marks cannot be followed.
+    """
+    return open_house(app_settings().bundle, app_settings().trust)
+
+
+@st.cache_resource(on_release=Repertoire.close, show_spinner=False)
+def repertoire() -> Repertoire:
+    """The models to choose between, while the server runs.
+
+    Raises:
+        BundleError, DisclosureError: as `house`.
+    """
+    return Repertoire(house(), app_settings(), lambda: seats().viewers())
+
+
+@cache
+def seats() -> Seats:
+    """The seats of this server; the WebSocket's route asks too, outside any page."""
+    return Seats(app_settings().max_viewers)
+
+
+@st.cache_resource(on_release=PermitTimer.close, show_spinner=False)
+def permit_timer() -> PermitTimer:
+    """Asks for every viewer's permits while the server runs."""
+    return PermitTimer(lambda: seats().viewers())
+
+
+def _leave(viewer: Viewer) -> None:
+    seats().leave(viewer)
+
+
+@st.cache_resource(scope="session", on_release=_leave, show_spinner=False)
+def this_viewer() -> Viewer:
+    """This page's viewer; Streamlit frees it as soon as the page is closed or loses its connection.
+
+    Raises:
+        HouseFullError: every seat is taken.
+    """
+    permit_timer()
+    source = repertoire().default
+    shared = repertoire().house(source)
+    personas = shared.bundle.personas
+    permits = Permits(TrustStore(app_settings().trust))
+    viewer = seats().admit(shared.model, Choices(SwapSettings(personas[0].name)), shared.finish, permits, personas)
+    viewer.house, viewer.wanted = shared, source
+    viewer.play(repertoire().house(source))  # it may have been promoted meanwhile
+    return viewer

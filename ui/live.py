@@ -1,0 +1,141 @@
+"""The Live page: pick a persona, start the camera, be someone else."""
+
+import time
+
+import streamlit as st
+from streamlit_webrtc import WebRtcMode, webrtc_streamer
+from streamlit_webrtc.component import WebRtcStreamerContext
+
+from ui.camera_check import REMEDIES, camera_state
+from ui.camera_socket import camera_socket
+from ui.capture_panel import capture_panel
+from ui.controls import RELAY_NAMES, Camera, choose, chosen_camera, chosen_relay, has_microphone
+from ui.house import house, repertoire, this_viewer
+from ui.ice import renewed
+from ui.model_picker import pick_model
+from ui.personas_shelf import offered
+from ui.relay_choice import relay_for
+from ui.relay_webrtc import CameraStream, install_unbuffered_relay, raise_bitrates
+from ui.settings import RelayChoice, app_settings
+from ui.status import show_status
+from ui.viewer import HouseFullError, Viewer
+from understudy.bundle import BundleError
+from understudy.disclosure import DisclosureError
+
+START_LIMIT_S = 10.0  # about one start in twenty never plays
+
+
+def page() -> None:
+    """Draw the page."""
+    st.title("Live")
+    st.caption("Pick a persona and start the camera. Everyone who watches sees the persona; nobody sees your face.")
+    try:
+        shared, viewer = house(), this_viewer()
+    except BundleError as error:
+        _show_no_personas(error)
+        return
+    except DisclosureError as error:
+        st.error(str(error), icon=":material/label_off:")
+        return
+    except HouseFullError as error:
+        st.warning(str(error), icon=":material/event_seat:")
+        return
+    if remedy := REMEDIES.get(camera_state()):
+        st.error(remedy, icon=":material/videocam_off:")
+    stage, panel = st.columns([5, 3], gap="large")
+    with panel:
+        pick_model(repertoire(), viewer)
+        shared = viewer.house or shared
+        personas = offered(shared, viewer)
+        viewer.offer(personas)
+        viewer.choose(choose(personas, repertoire().rivals(shared), viewer.faces()))
+    relay = relay_for(app_settings(), chosen_relay(), st.session_state.get("failed_starts", 0))
+    with stage:
+        if relay.choice is RelayChoice.WEBSOCKET:
+            _websocket_camera(viewer, chosen_camera())
+            _watch(viewer, is_wanted=False)
+        else:
+            context = _webrtc_camera(viewer, chosen_camera())
+            _watch(viewer, is_wanted=context.state.playing or context.state.signalling)
+            if not context.state.playing:
+                st.caption("“Choose a camera” previews your own picture, in this browser only.")
+        capture_panel(shared, viewer)
+        if relay.reason:
+            st.caption(f"Connected by {RELAY_NAMES[relay.choice]}. {relay.reason}")
+
+
+def _websocket_camera(viewer: Viewer, camera: Camera) -> None:
+    """Mount the WebSocket relay's camera."""
+    if problem := camera_socket(viewer.token, camera):
+        st.error(problem, icon=":material/videocam_off:")
+
+
+def _webrtc_camera(viewer: Viewer, camera: Camera) -> WebRtcStreamerContext:
+    """Mount the camera. Alone in its function: AppTest has no runtime that could run it."""
+    install_unbuffered_relay()
+    raise_bitrates()
+    stream = viewer.stream
+    if not isinstance(stream, CameraStream) or stream.is_ended:
+        stream = CameraStream(viewer.show, viewer.hear)
+        viewer.attach(stream)
+    is_in_use = stream.counts().received > 0 and not stream.is_ended
+    ice = st.session_state["ice"] = renewed(st.session_state.get("ice"), app_settings(), is_in_use)
+    return webrtc_streamer(
+        key=f"camera-{st.session_state.get('failed_starts', 0)}",
+        mode=WebRtcMode.SENDRECV,
+        frontend_rtc_configuration=ice.browser,
+        server_rtc_configuration=ice.server,
+        media_stream_constraints={
+            "video": {
+                "width": {"ideal": camera.width},
+                "height": {"ideal": camera.height},
+                "frameRate": {"ideal": 30},
+            },
+            "audio": has_microphone(),
+        },
+        sink_video_track=stream.sink,
+        sink_audio_track=stream.sound_sink,
+        player_factory=lambda: stream,
+        sendback_audio=False,
+        media_toggle_controls=False,
+        video_html_attrs={"autoPlay": True, "controls": False, "muted": True, "style": {"width": "100%"}},
+        translations={
+            "start": "Start the camera",
+            "stop": "Stop",
+            "select_device": "Choose a camera",
+            "device_access_denied": REMEDIES["denied"],
+            "media_api_not_available": REMEDIES["insecure"],
+            "device_not_available": REMEDIES["absent"],
+        },
+    )
+
+
+@st.fragment(run_every=1)
+def _watch(viewer: Viewer, is_wanted: bool) -> None:
+    """Show the state once a second, and notice a WebRTC start (`is_wanted`) that never plays."""
+    show_status(viewer)
+    stream = viewer.stream
+    if not is_wanted or stream is None or (stream.counts().received and not stream.is_ended):
+        st.session_state.pop("waiting_since_s", None)
+        return
+    waited_s = time.monotonic() - st.session_state.setdefault("waiting_since_s", time.monotonic())
+    if waited_s > START_LIMIT_S:
+        st.error(
+            "The camera's video does not arrive. One start in twenty may fail: try again. A firewall that blocks UDP "
+            "looks the same: after a second failure the page changes to WebSocket.",
+            icon=":material/sync_problem:",
+        )
+        if st.button("Try again", type="primary"):
+            st.session_state["failed_starts"] = st.session_state.get("failed_starts", 0) + 1
+            st.session_state.pop("waiting_since_s", None)
+            st.rerun()
+
+
+def _show_no_personas(error: BundleError) -> None:
+    """The empty state: what is missing and what to do."""
+    st.info(
+        f"There are no personas to play yet. Train some with `uv run python -m training.train`, export them to "
+        f"`{app_settings().bundle}`, then reload this page.",
+        icon=":material/theater_comedy:",
+    )
+    st.caption(str(error))

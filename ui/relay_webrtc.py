@@ -1,0 +1,279 @@
+"""The WebRTC relay: camera frames out of streamlit-webrtc, shown frames back, newest first.
+
+streamlit-webrtc's own processing tracks do not serve: the synchronous one queues, and the
+asynchronous one sends the raw camera until its first result. But `webrtc_streamer` also takes
+a *sink* for what the camera sends and a *player* for what goes back; `CameraStream` is both,
+with one slot between them where the newest frame replaces an older one.
+
+Two things have no public setting and are set here, and nowhere else:
+`install_unbuffered_relay` and `raise_bitrates`. Tests fail when a library changes under them.
+"""
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import av
+from aiortc import MediaStreamTrack
+from aiortc.codecs import CODECS, h264, is_rtx, vpx
+from aiortc.contrib.media import MediaRelay
+from aiortc.mediastreams import MediaStreamError
+from streamlit.runtime import Runtime
+from streamlit_webrtc import relay as streamlit_relay
+from streamlit_webrtc.sink import AudioSinkTrack
+
+from liveframe.cover import slate
+from ui.i420 import frame_from_image, image_from_frame
+from ui.recording import Sound
+from ui.stream import FAULT_SENTENCE, Show, StreamCounts
+
+START_BITRATE = 2_500_000  # bits/s; aiortc's 0.5 to 0.9 M make faces soft
+SMALLEST_BITRATE = 800_000  # asked of the browser; below it faces are unusable
+LARGEST_BITRATE = 4_000_000
+
+Hear = Callable[[Sound], None]
+"""Takes a piece of the camera's sound."""
+
+_log = logging.getLogger(__name__)
+
+
+class CameraStream:
+    """One start of one viewer's camera: `webrtc_streamer(sink_video_track=stream.sink, player_factory=lambda: stream)`.
+
+    Sound, where the browser sends some, goes to `hear` (`sink_audio_track=stream.sound_sink`) and never back.
+
+    Frames go back in the order they came, each with its own pts and time base, each at most
+    once; while one is shown, only the newest of those that arrive is kept. Whatever raises is
+    covered by a slate and counted: no camera frame leaves but through `show`.
+
+    streamlit-webrtc reads both ends on its event loop and stops them from any thread when the
+    stream ends, for whatever reason; `show` runs on this stream's own thread.
+
+    Attributes:
+        sink: takes the camera's frames (a `streamlit_webrtc.sink.MediaSink`).
+        video: the track that goes back; with `audio`, what streamlit-webrtc asks of a player.
+        audio: None; sound is not relayed.
+    """
+
+    def __init__(self, show: Show, hear: Hear | None = None) -> None:
+        """Make both ends; nothing runs before the camera's track arrives.
+
+        Args:
+            show: gives what may be shown of a camera frame.
+            hear: takes the sound, on the event loop: must be quick.
+        """
+        self._slot = _NewestSlot()
+        self.sound_sink = AudioSinkTrack(_timed(hear)) if hear is not None else None
+        self.sink = _CameraSink(self._slot)
+        self.video = _ShownTrack(self._slot, show)
+        self.audio = None
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether the stream is over; a new start needs a new `CameraStream`."""
+        return self._slot.is_closed
+
+    def counts(self) -> StreamCounts:
+        """Count what went through. Any thread may ask."""
+        slot, video = self._slot, self.video
+        idle_s = time.monotonic() - slot.last_put_s
+        return StreamCounts(slot.received, video.shown, slot.dropped, video.faults, video.last_fault, idle_s)
+
+    def close(self) -> None:
+        """End the stream and free its thread. Safe from any thread, and twice."""
+        self.sink.stop()
+        self.video.stop()
+
+
+def _timed(hear: Hear) -> Callable[[av.AudioFrame], None]:
+    """Tell the listener when each piece of sound arrived."""
+    return lambda frame: hear(Sound(frame, time.monotonic()))
+
+
+class _NewestSlot:
+    """Holds the newest frame, or none. `put` and `take` belong to one event loop; the rest to any thread."""
+
+    def __init__(self) -> None:
+        self._frame: av.VideoFrame | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._changed = asyncio.Event()
+        self.is_closed = False
+        self.received = 0
+        self.dropped = 0
+        self.last_put_s = time.monotonic()
+
+    def put(self, frame: av.VideoFrame) -> None:
+        """Leave a frame, in the place of one that nobody took."""
+        self.received += 1
+        self.dropped += self._frame is not None
+        self._frame = frame
+        self.last_put_s = time.monotonic()
+        self._changed.set()
+
+    async def take(self) -> tuple[av.VideoFrame, float] | None:
+        """Wait for the newest frame and take it, with its time of arrival; None once closed."""
+        self._loop = asyncio.get_running_loop()
+        while self._frame is None and not self.is_closed:
+            self._changed.clear()
+            await self._changed.wait()
+        frame, self._frame = self._frame, None
+        return None if self.is_closed or frame is None else (frame, self.last_put_s)
+
+    def close(self) -> None:
+        """End the waiting, from any thread."""
+        self.is_closed = True
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is gone, and its waiters with it
+                self._loop.call_soon_threadsafe(self._changed.set)
+
+
+class _CameraSink:
+    """The end that takes the camera's frames (a `streamlit_webrtc.sink.MediaSink`)."""
+
+    def __init__(self, slot: _NewestSlot) -> None:
+        self._slot = slot
+        self._track: MediaStreamTrack | None = None
+        self._pump: asyncio.Task[None] | None = None
+
+    def addTrack(self, track: MediaStreamTrack) -> None:  # noqa: N802 (the library's name)
+        self._track = track
+
+    def hasTrack(self) -> bool:  # noqa: N802 (the library's name)
+        return self._track is not None
+
+    def start(self) -> None:
+        """Begin to take frames. Called on the event loop."""
+        if self._track is not None and not self._slot.is_closed:
+            self._pump = asyncio.get_running_loop().create_task(self._take_frames(self._track))
+
+    def stop(self) -> None:
+        """End the stream. Called by streamlit-webrtc when it ends for any reason, from any thread."""
+        self._slot.close()
+        pump, self._pump, self._track = self._pump, None, None
+        if pump is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is gone, and the pump with it
+                pump.get_loop().call_soon_threadsafe(pump.cancel)
+
+    async def _take_frames(self, track: MediaStreamTrack) -> None:
+        try:
+            while not self._slot.is_closed:
+                frame = await track.recv()
+                if isinstance(frame, av.VideoFrame):
+                    self._slot.put(frame)
+        except MediaStreamError:
+            pass  # the camera's track ended
+        finally:
+            self._slot.close()
+            track.stop()
+
+
+class _ShownTrack(MediaStreamTrack):
+    """The end that sends frames back: the newest camera frame, shown, and nothing else."""
+
+    kind = "video"
+
+    def __init__(self, slot: _NewestSlot, show: Show) -> None:
+        super().__init__()
+        self._slot = slot
+        self._show = show
+        self._executor = ThreadPoolExecutor(1, "camera-stream")
+        self._logged_s = float("-inf")
+        self.shown = 0
+        self.faults = 0
+        self.last_fault = ""
+
+    async def recv(self) -> av.VideoFrame:
+        """Give the next shown frame.
+
+        Raises:
+            MediaStreamError: the stream is over.
+        """
+        taken = None if self.readyState != "live" else await self._slot.take()
+        if taken is None:
+            self.stop()
+            raise MediaStreamError
+        frame, arrived_s = taken
+        try:
+            shown = await asyncio.get_running_loop().run_in_executor(self._executor, self._framed, frame, arrived_s)
+        except RuntimeError:  # the executor was shut down meanwhile
+            self.stop()
+            raise MediaStreamError from None
+        shown.pts, shown.time_base = frame.pts, frame.time_base
+        self.shown += 1
+        return shown
+
+    def stop(self) -> None:
+        """End the track and let its thread go."""
+        super().stop()
+        self._slot.close()
+        self._executor.shutdown(wait=False)
+
+    def _framed(self, frame: av.VideoFrame, arrived_s: float) -> av.VideoFrame:
+        """Show one frame on this stream's thread; a slate of its size where that raises."""
+        try:
+            image = self._show(image_from_frame(frame), arrived_s)
+            if image.shape[:2] != (frame.height, frame.width):
+                raise ValueError(f"shown image must be {frame.height}x{frame.width}, but got {image.shape}.")
+            return frame_from_image(image)
+        except Exception as error:
+            self._count_fault(error)
+            return frame_from_image(slate(frame.height, frame.width, FAULT_SENTENCE))
+
+    def _count_fault(self, error: Exception) -> None:
+        self.faults += 1
+        self.last_fault = f"{type(error).__name__}: {error}"[:300]
+        if time.monotonic() - self._logged_s >= 1:
+            self._logged_s = time.monotonic()
+            _log.exception("A frame could not be shown and was covered (%d so far).", self.faults)
+
+
+# ---------------------------------------------------------------- what the libraries have no setting for
+
+
+class UnbufferedRelay(MediaRelay):
+    """A relay whose subscribers to pictures wait for the newest; aiortc's default queues them without bound.
+
+    Sound stays queued: a piece left out would be heard, and its one subscriber does nothing that takes time.
+    """
+
+    def subscribe(self, track: MediaStreamTrack, buffered: bool = False) -> MediaStreamTrack:
+        """Subscribe to a track; `buffered` is taken as False for pictures, and as True for sound."""
+        return super().subscribe(track, buffered=track.kind == "audio")
+
+
+def install_unbuffered_relay() -> None:
+    """Put our relay where streamlit-webrtc keeps the one that all streams of a server share. Idempotent.
+
+    Call it from a script run, before `webrtc_streamer`.
+    """
+    runtime: Any = Runtime.instance()
+    name = streamlit_relay._SERVER_GLOBAL_RELAY_ATTR_NAME_
+    if not isinstance(getattr(runtime, name, None), UnbufferedRelay):
+        setattr(runtime, name, UnbufferedRelay())
+
+
+_bitrate_lock = threading.Lock()
+
+
+def raise_bitrates() -> None:
+    """Let both directions start at 2.5 Mbit/s. Idempotent.
+
+    aiortc's encoders take it from their modules' constants, the browser's from Chromium's
+    x-google parameters in our answer.
+    """
+    with _bitrate_lock:
+        for encoder in (vpx, h264):
+            encoder.DEFAULT_BITRATE = START_BITRATE
+            encoder.MAX_BITRATE = LARGEST_BITRATE
+        for codec in CODECS["video"]:
+            if not is_rtx(codec):
+                codec.parameters |= {
+                    "x-google-start-bitrate": str(START_BITRATE // 1000),
+                    "x-google-min-bitrate": str(SMALLEST_BITRATE // 1000),
+                    "x-google-max-bitrate": str(LARGEST_BITRATE // 1000),
+                }

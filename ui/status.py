@@ -1,0 +1,108 @@
+"""What the viewer sees of their stream's state, once a second."""
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Literal
+
+import streamlit as st
+
+from liveframe.gate import ShownState
+from liveframe.stats import Phase, PipelineStats
+from ui.viewer import Viewer
+
+STALE_S = 2.0  # a camera that has sent nothing for so long is off
+_HISTORY_S = 60
+_OWN_STAGES = ("queue", "model", "total")
+_STAGE_NAMES = {"queue": "waiting", "model": "whole swap", "total": "in the app"}
+
+
+@dataclass(frozen=True, slots=True)
+class Badge:
+    """The state in a word, a colour and a sentence."""
+
+    label: str
+    colour: Literal["green", "orange", "red", "gray", "blue"]
+    icon: str
+    sentence: str = ""
+
+
+def badge_for(stats: PipelineStats, is_streaming: bool, has_own_camera: bool = False) -> Badge:
+    """Put a stream's state into words; `has_own_camera` where it stands beside the swap."""
+    if stats.phase is Phase.LOADING:
+        return Badge("Getting ready", "blue", ":material/hourglass_top:", "The model is loading; this takes seconds.")
+    if stats.phase is Phase.FAILED:
+        return Badge("Covered", "red", ":material/error:", f"The model could not be brought up: {stats.last_error}")
+    if not is_streaming:
+        return Badge("Camera off", "gray", ":material/videocam_off:")
+    if stats.state is ShownState.OFF:
+        return Badge("Not swapped", "red", ":material/visibility:", "Your own face is being sent back.")
+    if stats.state is ShownState.COVERED:
+        return Badge("Covered", "orange", ":material/visibility_off:", stats.note)
+    if stats.state is ShownState.HELD:
+        return Badge("Swapped, holding", "orange", ":material/pause:", stats.note)
+    if has_own_camera:
+        return Badge("Own camera beside", "red", ":material/visibility:", "Your own face is shown on the left.")
+    return Badge("Swapped", "green", ":material/check_circle:", stats.note)
+
+
+def is_streaming(viewer: Viewer) -> bool:
+    """Whether the camera sends frames now."""
+    stream = viewer.stream
+    return stream is not None and not stream.is_ended and stream.counts().received > 0 and _idle_s(viewer) < STALE_S
+
+
+def show_status(viewer: Viewer) -> None:
+    """Draw the badge, the rates and the stage times."""
+    stats = viewer.pipeline.stats()
+    streams = is_streaming(viewer)
+    badge = badge_for(stats, streams, viewer.choices.beside.is_camera)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.badge(badge.label, icon=badge.icon, color=badge.colour)
+        if viewer.recording is not None:
+            sound = "with sound" if viewer.recording.has_sound else "no sound"
+            st.badge(
+                f"Recording {viewer.recording.seconds:.0f} s, {sound}",
+                icon=":material/fiber_manual_record:",
+                color="red",
+            )
+        if streams:
+            st.markdown(f"**{stats.fps_out:.0f}** frames/s shown, **{stats.fps_in:.0f}** from the camera")
+    if badge.sentence:
+        st.caption(badge.sentence)
+    stream = viewer.stream
+    if stream is not None and stream.counts().last_fault:
+        st.caption(f"Frames had to be covered: {stream.counts().last_fault}")
+    if streams and stats.stages:
+        _show_stages(stats)
+
+
+def _show_stages(stats: PipelineStats) -> None:
+    """Median and 95th percentile by stage, as bars."""
+    names = [name for name in stats.stages if name not in _OWN_STAGES] + [n for n in _OWN_STAGES if n in stats.stages]
+    times = [stats.stages[name] for name in names]
+    longest_ms = max(40.0, *(time.p95_ms for time in times))
+    bar = st.column_config.ProgressColumn(format="%.1f ms", min_value=0.0, max_value=longest_ms)
+    with st.expander("Time by stage", icon=":material/timer:"):
+        st.line_chart(_history(names, [time.p50_ms for time in times]), x_label="s", y_label="ms", height=180)
+        st.dataframe(
+            {
+                "stage": [_STAGE_NAMES.get(name, name) for name in names],
+                "median": [time.p50_ms for time in times],
+                "95 of 100 below": [time.p95_ms for time in times],
+            },
+            column_config={"median": bar, "95 of 100 below": bar},
+            hide_index=True,
+        )
+
+
+def _history(names: list[str], medians_ms: list[float]) -> dict[str, list[float]]:
+    """Add a second to the last minute's medians; gives them by stage, oldest first."""
+    samples: deque[dict[str, float]] = st.session_state.setdefault("stage_history", deque(maxlen=_HISTORY_S))
+    samples.append({_STAGE_NAMES.get(name, name): ms for name, ms in zip(names, medians_ms, strict=True)})
+    stages = dict.fromkeys(stage for sample in samples for stage in sample)
+    return {stage: [sample.get(stage, 0.0) for sample in samples] for stage in stages}
+
+
+def _idle_s(viewer: Viewer) -> float:
+    stream = viewer.stream
+    return stream.counts().idle_s if stream is not None else float("inf")

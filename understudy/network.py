@@ -1,0 +1,189 @@
+"""The swap autoencoder: one shared encoder, one decoder per persona (Keras 3, any backend).
+
+Read from top to bottom: building blocks, encoder, decoder, the whole. Space-to-depth stem, residual
+blocks (He et al. 2015, arXiv:1512.03385), sub-pixel upsampling (Shi et al. 2016, arXiv:1609.05158).
+
+Two kinds of latent. Trained on pairs, the target lies on the input pixel by pixel, so the encoder is
+a small U-Net (Ronneberger et al. 2015, arXiv:1505.04597) whose latent keeps the picture's layout:
+gaze and teeth pass straight through, and the decoders, small, paint the persona over it. Without
+pairs (the classic recipe of 2017) such a latent would let the driver's identity through to any
+decoder; there a dense bottleneck takes its place.
+
+ReLU throughout: in graph mode TensorFlow's oneDNN computes Conv + Add + LeakyReLU with slope 0.2
+whatever the slope is, so an exported graph would differ from the trained one.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from keras import layers, ops
+
+# ---- sizes -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSize:
+    """How large the network is.
+
+    Attributes:
+        input_px: side of the encoder's input, a multiple of 16.
+        output_px: side of the decoder's output: input_px, or a multiple of it.
+        width: channels of the latent and after the stem; deeper stages have 2 and 4 times as many.
+        detail: channels of the decoder's last stage, at half input_px.
+        bottleneck: length of a dense bottleneck (for the classic recipe), or 0 for a spatial latent.
+    """
+
+    input_px: int = 128
+    output_px: int = 256
+    width: int = 64
+    detail: int = 32
+    bottleneck: int = 0
+
+    def __post_init__(self) -> None:
+        if self.input_px % 16:
+            raise ValueError(f"input_px must be a multiple of 16, but got {self.input_px}.")
+        if self.output_px % self.input_px:
+            raise ValueError(f"output_px must be a multiple of {self.input_px}, but got {self.output_px}.")
+
+
+# ---- building blocks -------------------------------------------------------------------------------------------
+
+
+@keras.saving.register_keras_serializable("understudy")
+class DepthToSpace(layers.Layer):
+    """Sub-pixel shuffle: [N, H, W, C] -> [N, H b, W b, C / b^2] (Shi et al. 2016; order of tf.nn.depth_to_space)."""
+
+    def __init__(self, block: int = 2, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.block = block
+
+    def compute_output_shape(self, input_shape: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Give the output's shape for an input's."""
+        n, h, w, c = input_shape
+        return n, h * self.block, w * self.block, c // self.block**2
+
+    def call(self, inputs: Any) -> Any:
+        """Move pixels between space and channels."""
+        if keras.backend.backend() == "tensorflow":  # one fused op, which exporters know
+            import tensorflow as tf
+
+            return tf.nn.depth_to_space(inputs, self.block)
+        b = self.block
+        _, h, w, c = inputs.shape
+        x = ops.reshape(inputs, (-1, h, w, b, b, c // b**2))
+        return ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, h * b, w * b, c // b**2))
+
+    def get_config(self) -> dict[str, Any]:
+        """Give what Keras needs to build the layer again."""
+        return {**super().get_config(), "block": self.block}
+
+
+@keras.saving.register_keras_serializable("understudy")
+class SpaceToDepth(layers.Layer):
+    """The inverse of DepthToSpace: [N, H, W, C] -> [N, H / b, W / b, C b^2]."""
+
+    def __init__(self, block: int = 4, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.block = block
+
+    def compute_output_shape(self, input_shape: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Give the output's shape for an input's."""
+        n, h, w, c = input_shape
+        return n, h // self.block, w // self.block, c * self.block**2
+
+    def call(self, inputs: Any) -> Any:
+        """Move pixels between space and channels."""
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            return tf.nn.space_to_depth(inputs, self.block)
+        b = self.block
+        _, h, w, c = inputs.shape
+        x = ops.reshape(inputs, (-1, h // b, b, w // b, b, c))
+        return ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, h // b, w // b, b * b * c))
+
+    def get_config(self) -> dict[str, Any]:
+        """Give what Keras needs to build the layer again."""
+        return {**super().get_config(), "block": self.block}
+
+
+def _conv(x: Any, filters: int, kernel: int = 3, stride: int = 1, activation: str | None = "relu") -> Any:
+    return layers.Conv2D(
+        filters, kernel, stride, padding="same", activation=activation, kernel_initializer="he_uniform"
+    )(x)
+
+
+def _residual(x: Any, filters: int) -> Any:
+    small: Any = keras.initializers.VarianceScaling(0.02, "fan_in", "truncated_normal")
+    y = _conv(x, filters)
+    y = layers.Conv2D(filters, 3, padding="same", kernel_initializer=small)(y)
+    return layers.ReLU()(layers.Add()([x, y]))
+
+
+def _upsample(x: Any, filters: int) -> Any:
+    return DepthToSpace(2)(_conv(x, filters * 4))
+
+
+# ---- encoder ---------------------------------------------------------------------------------------------------
+
+
+def build_encoder(size: NetworkSize) -> keras.Model:
+    """Build the shared encoder: float32 [N, I, I, 3] BGR, 0 to 1 -> latent float32 [N, I / 4, I / 4, width]."""
+    w = size.width
+    face = keras.Input((size.input_px, size.input_px, 3), name="face")
+    quarter = _residual(_conv(SpaceToDepth(4)(face), w), w)
+    eighth = _residual(_conv(quarter, 2 * w, stride=2), 2 * w)
+    x = _conv(eighth, 4 * w, stride=2)
+    x = _bottleneck(x, size) if size.bottleneck else _residual(x, 4 * w)
+    x = _residual(x, 4 * w)
+    x = _upsample(x, 2 * w)
+    x = _residual(x if size.bottleneck else layers.Add()([x, eighth]), 2 * w)
+    x = _upsample(x, w)
+    x = _conv(x if size.bottleneck else layers.Add()([x, quarter]), w)
+    return keras.Model(face, layers.Activation("linear", dtype="float32", name="latent")(x), name="encoder")
+
+
+def _bottleneck(x: Any, size: NetworkSize) -> Any:
+    grid, w = size.input_px // 16, size.width
+    x = layers.Flatten()(_conv(x, w, kernel=1))
+    x = layers.Dense(size.bottleneck, name="bottleneck")(x)
+    x = layers.Reshape((grid, grid, w))(layers.Dense(grid * grid * w)(x))
+    return _conv(x, 4 * w)
+
+
+# ---- decoder ---------------------------------------------------------------------------------------------------
+
+
+def build_decoder(size: NetworkSize, name: str) -> keras.Model:
+    """Build one persona's decoder: latent -> float32 [N, O, O, 4], 0 to 1: BGR and mask."""
+    w, quarter = size.width, size.input_px // 4
+    latent = keras.Input((quarter, quarter, w), name="latent")
+    x = _residual(_residual(_conv(latent, w), w), w)
+    x = _residual(_upsample(x, size.detail), size.detail)
+    block = 2 * size.output_px // size.input_px
+    # The head stays float32: bfloat16 has 8 bits of mantissa, too few for smooth skin.
+    x = layers.Conv2D(4 * block * block, 3, padding="same", dtype="float32")(x)
+    x = DepthToSpace(block, dtype="float32")(x)
+    return keras.Model(latent, layers.Activation("sigmoid", dtype="float32", name="swap")(x), name=name)
+
+
+# ---- the whole -------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class SwapAutoencoder:
+    """A shared encoder and its decoders, by persona."""
+
+    size: NetworkSize
+    encoder: keras.Model
+    decoders: dict[str, keras.Model]
+
+    @classmethod
+    def build(cls, size: NetworkSize, personas: list[str]) -> "SwapAutoencoder":
+        """Build with fresh weights."""
+        return cls(size, build_encoder(size), {name: build_decoder(size, name) for name in personas})
+
+    def swap(self, faces: Any, persona: str) -> Any:
+        """Give the persona in the faces' pose: float32 [N, I, I, 3] -> float32 [N, O, O, 4]."""
+        return self.decoders[persona](self.encoder(faces, training=False), training=False)
