@@ -77,7 +77,7 @@ def stage(record_property: Callable[[str, object], None]) -> Iterator[Callable[.
 
         def open_(fault: str, model: FrameModel, policy: PipelinePolicy | None = None) -> Stage:
             pipeline = stack.enter_context(FramePipeline(model, policy))
-            opened = Stage(pipeline, Judge(), Camera())
+            opened = Stage(pipeline, Judge(), Camera(), policy)
             stack.callback(lambda: record_property(SHOWN, (fault, opened.judge.frames, len(opened.judge.raw))))
             return opened
 

@@ -118,10 +118,13 @@ class FlakySession:
 class Stage:
     """A pipeline, its camera and its judge. The script reads `last` to know how far it is."""
 
-    def __init__(self, pipeline: FramePipeline, judge: Judge, camera: Camera) -> None:
+    def __init__(
+        self, pipeline: FramePipeline, judge: Judge, camera: Camera, policy: PipelinePolicy | None = None
+    ) -> None:
         self.pipeline = pipeline
         self.judge = judge
         self.camera = camera
+        self.rest_s = (policy or PipelinePolicy()).deadline_s / 8
         self.states: Counter[ShownState] = Counter()
         self.notes_since_start: Counter[str] = Counter()
         self.last: Shown | None = None
@@ -172,9 +175,19 @@ class Stage:
 
     def sway_until(self, state: ShownState, at_least: int = 6, at_most: int = 60) -> Iterator[Picture]:
         """Sway until the last frame shown is of that state."""
+        yield from self.sway_while(lambda: self.last is None or self.last.state is not state, at_least, at_most)
+
+    def sway_while(self, is_pending: Callable[[], bool], at_least: int = 6, at_most: int = 60) -> Iterator[Picture]:
+        """Sway as long as something is awaited.
+
+        A hold, a breaker and a Retry-After last for a time, and while they do frames come back at once: without the
+        rests here they would use up all the frames of a test before the time is over.
+        """
         for number, picture in enumerate(self.sway()):
-            if number >= at_most or (number >= at_least and self.last is not None and self.last.state is state):
-                return
+            if number >= at_least:
+                if number >= at_most or not is_pending():
+                    return
+                time.sleep(self.rest_s)
             yield picture
 
 

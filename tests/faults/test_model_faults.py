@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 import cv2
 import numpy as np
@@ -96,19 +97,23 @@ def test_slow_model_is_covered(play: Play, flaky: FaceSwapper, role: FlakyRole, 
     assert stage.states[ShownState.COVERED] > 0
 
 
-def test_hung_model_is_covered_and_left_behind(
-    play: Play, flaky: FaceSwapper, role: FlakyRole, policy: PipelinePolicy
-) -> None:
+def test_hung_model_is_covered_and_left_behind(play: Play, flaky: FaceSwapper, role: FlakyRole) -> None:
     abandoned: list[int] = []
 
     def script(stage: Stage) -> Iterator[Picture]:
-        for picture in bursts(stage, lambda: role.failing(role.hangs), is_waiting=True):
-            abandoned.append(stage.pipeline.stats().abandoned)
-            yield picture
+        """It hangs until it has been left behind, and for two frames more; then good until it is swapped; and again."""
+        while True:
+            with role.failing(role.hangs):
+                yield from stage.sway_until(ShownState.COVERED, at_least=2)
+                yield from stage.sway_while(lambda: stage.pipeline.stats().abandoned == 0, at_least=2)
+                abandoned.append(stage.pipeline.stats().abandoned)
+                yield from islice(stage.sway(), 2)
+            yield from stage.sway_until(ShownState.SWAPPED)
+            yield from islice(stage.sway(), 20)
 
     stage = play("model hangs", flaky, script)
     assert stage.states[ShownState.COVERED] > 0
-    assert max(abandoned) >= 1
+    assert abandoned and min(abandoned) >= 1, "left behind every time"
 
 
 def test_promotion_in_mid_stream_shows_no_raw_face(play: Play, swapper: FaceSwapper, role: FlakyRole) -> None:
