@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from training.pairs import CROP_PX, PairsError
 from understudy.consent import check, read_record
+from understudy.consent_faces import check_faceset
 from understudy.faceset import Faceset
 from understudy.reenact import Still, detail_map, face_mask
 from understudy.trust_store import TrustStore
@@ -58,7 +59,7 @@ class Facesets:
         return {"kind": "faceset", "title": name.title(), "files": source_digests(self.by_name[name])}
 
     def check_consent(self, name: str, trust: Path) -> None:
-        """Refuse a faceset whose person's consent does not cover its files.
+        """Refuse a faceset whose person's consent does not cover its files, or that shows somebody else.
 
         Raises:
             understudy.consent_record.ConsentError: the record is missing, expired, revoked or does not fit.
@@ -66,6 +67,7 @@ class Facesets:
         faceset = self.by_name[name]
         record = read_record(faceset.root / "consent.json")
         check(record, "train", TrustStore(trust).read(), faces=source_digests(faceset), persona=name)
+        check_faceset(faceset, record)
 
     def consent_path(self, name: str) -> Path:
         """Where a persona's consent record lies."""
