@@ -27,7 +27,9 @@ class TrainingConfig:
         facesets: for the classic recipe, a faceset's folder by persona name.
         out: where checkpoints and previews go.
         iterations: how many steps in all.
-        batch: drivers per step; every persona's decoder sees each of them.
+        batch: drivers per step; every persona's decoder sees each of them, unless the batch is split.
+        split: share each batch out among the personas, so that many cost no more than one: the encoder sees as
+            many drivers, each decoder its part of them.
         learning_rate: of Adam at the start; falls to a twentieth on a cosine.
         warm_up: steps in which the learning rate rises.
         frozen_encoder: train decoders only, on the encoder of `start_from`.
@@ -50,6 +52,7 @@ class TrainingConfig:
     out: str = "work/training"
     iterations: int = 20_000
     batch: int = 8
+    split: bool = False
     learning_rate: float = 5e-4
     warm_up: int = 200
     frozen_encoder: bool = False

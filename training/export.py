@@ -59,11 +59,12 @@ def export_bundle(training: Training, out: Path, trust: TrustStore, *, quantise:
         earlier = _copy_base(training.config, root)
         if not earlier:
             write_graph(network.encoder, root / "encoder.onnx", faces if quantise else None)
-            write_start(network, root)
+            write_start(network.encoder, root / "encoder.npz")
         for name in training.personas:
             if name != COMMON:
                 _write_persona(root / name, name, training, trust)
                 write_graph(network.decoders[name], root / name / "decoder.onnx", latents if quantise else None)
+                write_start(network.decoders[name], root / name / "decoder.npz")
         _write_manifest(root, training, earlier)
         _replace(root, out)
     return out
@@ -163,10 +164,9 @@ def _quantise(proto: Any, path: Path, name_in: str, calibration: NDArray[np.floa
         )
 
 
-def write_start(network: SwapAutoencoder, root: Path) -> None:
-    """Write what new personas start from: float16 weights of the encoder and of the first decoder."""
-    for name, part in (("encoder", network.encoder), ("decoder", next(iter(network.decoders.values())))):
-        np.savez(root / f"{name}.npz", *[np.asarray(weight).astype(np.float16) for weight in part.get_weights()])
+def write_start(part: Any, path: Path) -> None:
+    """Write what later trainings start from: float16 weights of the encoder or of a decoder."""
+    np.savez(path, *[np.asarray(weight).astype(np.float16) for weight in part.get_weights()])
 
 
 # ---- personas and manifest -------------------------------------------------------------------------------------

@@ -396,7 +396,7 @@ def _wanted_personas(
             yield (
                 spec["name"],
                 {"kind": "composite", **spec},
-                partial(make_composite, spec, args.faces, average, finder),
+                partial(_composite_stills, spec, args.faces, average, finder),
             )
 
 

@@ -13,7 +13,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,9 @@ from understudy.quiet import keep_quiet
 from understudy.trust_store import TrustStore, trust_folder
 
 COMMON = "common"
-Batch = tuple[NDArray[np.float32], dict[str, NDArray[np.uint8]]]
+Faces = NDArray[np.float32] | dict[str, NDArray[np.float32]]
+Batch = tuple[Faces, dict[str, NDArray[np.uint8]]]
+Made = tuple[NDArray[np.uint8], list[NDArray[np.uint8]]]
 
 
 # ---- data ------------------------------------------------------------------------------------------------------
@@ -60,34 +62,43 @@ class PairedBatches:
         self.validation, self.training = order[:held], order[held:]
 
     def batch(self, step: int) -> Batch:
-        """Give a training batch: faces float32 [B, I, I, 3] 0..1, and targets uint8 [B, O, O, 5] by persona."""
+        """Give a training batch: faces float32 [B, I, I, 3] 0..1, and targets uint8 [B, O, O, 5] by persona.
+
+        Where the batch is split, faces by persona, float32 [B / P, I, I, 3], and targets of these alone.
+        """
         rng = np.random.default_rng((self.config.seed, step))
         rows = rng.choice(self.training, self.config.batch)
         others = rng.choice(self.training, self.config.batch)
-        made = [
-            augment(
-                rng,
-                self._drivers[row],
-                self._maps[row],
-                [target[row] for target in self._targets],
-                self.config.augmentation,
-                self._drivers[other],
-            )
-            for row, other in zip(rows, others, strict=True)
+        if not self.config.split:
+            return self._stack(self._made(rng, rows, others, range(len(self.personas))), self.personas)
+        share = self.config.batch // len(self.personas)
+        faces, targets = {}, {}
+        for i, name in enumerate(self.personas):
+            part = slice(i * share, (i + 1) * share)
+            faces[name], target = self._stack(self._made(rng, rows[part], others[part], [i]), [name])
+            targets |= target
+        return faces, targets
+
+    def _made(self, rng: np.random.Generator, rows: Any, others: Any, which: Iterable[int]) -> list[Made]:
+        """Vary drivers and their targets for the personas of these places."""
+        targets = [self._targets[i] for i in which]
+        how = self.config.augmentation
+        return [
+            augment(rng, self._drivers[r], self._maps[r], [target[r] for target in targets], how, self._drivers[o])
+            for r, o in zip(rows, others, strict=True)
         ]
-        return self._stack(made)
 
     def validation_batch(self, rows: NDArray[np.int64]) -> Batch:
         """Give rows without variation, as `batch`."""
         made = [plain(self._drivers[r], self._maps[r], [target[r] for target in self._targets]) for r in rows]
-        return self._stack(made)
+        return self._stack(made, self.personas)
 
-    def _stack(self, made: list[tuple[NDArray[np.uint8], list[NDArray[np.uint8]]]]) -> Batch:
+    def _stack(self, made: list[Made], personas: list[str]) -> tuple[NDArray[np.float32], dict[str, NDArray[np.uint8]]]:
         size = self.config.size
         faces = np.stack([_resized(face, size.input_px) for face, _ in made]).astype(np.float32) / 255
         targets = {
             name: np.stack([_resized(wanted[i], size.output_px) for _, wanted in made])
-            for i, name in enumerate(self.personas)
+            for i, name in enumerate(personas)
         }
         return faces, targets
 
@@ -144,8 +155,9 @@ class SwapTrainer(keras.Model):
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         """Give each persona's swap: float32 [N, I, I, 3] -> float32 [N, O, O, 4] by name."""
-        if isinstance(inputs, dict):  # classic: every persona has faces of its own
-            latents = [self.encoder(inputs[name], training=training) for name in self.names]
+        if isinstance(inputs, dict):  # every persona has faces of its own, as many as the others
+            faces = ops.concatenate([inputs[name] for name in self.names])
+            latents = ops.split(self.encoder(faces, training=training), len(self.names))
         else:
             latents = [self.encoder(inputs, training=training)] * len(self.parts)
         return {
@@ -206,21 +218,29 @@ def build_trainer(config: TrainingConfig, personas: list[str]) -> tuple[SwapAuto
 
 
 def load_start(network: SwapAutoencoder, bundle: Path) -> None:
-    """Put a bundle's encoder into a network, and its first decoder into every decoder: a better start than chance.
+    """Put a bundle's encoder into a network, and its decoders into those of the same name.
+
+    Decoders of other names start as the bundle's first persona: better than chance.
 
     Raises:
         BundleError: the bundle is damaged, or holds nothing to train on.
         CheckpointError: its network has another size.
     """
-    Bundle.load(bundle)
-    for name, parts in (("encoder", [network.encoder]), ("decoder", list(network.decoders.values()))):
-        path = bundle / f"{name}.npz"
-        if not path.is_file():
-            raise BundleError(f"{bundle} must hold {path.name} to train on, but does not. Export it with this version.")
+    folders = {persona.name: persona.still.parent for persona in Bundle.load(bundle).personas}
+    first = next(iter(folders.values()))
+    places = {
+        name: (folders.get(name, first), first, bundle) for name in network.decoders
+    }  # once there was one for all
+    decoders = [([place / "decoder.npz" for place in places[name]], part) for name, part in network.decoders.items()]
+    for paths, part in [([bundle / "encoder.npz"], network.encoder), *decoders]:
+        path = next((path for path in paths if path.is_file()), None)
+        if path is None:
+            raise BundleError(
+                f"{bundle} must hold {paths[0].name} to train on, but does not. Export it with this version."
+            )
         with np.load(path, allow_pickle=False) as data:
             arrays = [data[f"arr_{i}"].astype(np.float32) for i in range(len(data.files))]
-        for part in parts:
-            assign(part.weights, arrays, str(bundle))
+        assign(part.weights, arrays, str(bundle))
 
 
 # ---- the run ---------------------------------------------------------------------------------------------------
@@ -243,6 +263,8 @@ class Training:
         for name in chosen:
             self.pairs.check_consent(name, trust)
         self.personas = [*chosen, *([COMMON] if config.common else [])]
+        if config.split and config.batch % len(self.personas):
+            raise ConfigError(f"a split batch must be a multiple of {len(self.personas)}, but got {config.batch}.")
         make: Any = ClassicBatches if is_classic else PairedBatches
         self.batches = make(config, self.pairs, self.personas)
         self.network, self.trainer = build_trainer(config, self.personas)

@@ -143,6 +143,40 @@ def test_new_persona_trains_on_the_frozen_encoder_and_joins_the_bundle(made, tmp
     assert (second.path / "encoder.onnx").read_bytes() == (first.path / "encoder.onnx").read_bytes()
 
 
+def test_each_persona_goes_on_from_its_own_decoder_and_a_new_one_from_the_first(made):
+    import keras
+
+    from training.train import load_start
+    from understudy.network import NetworkSize, SwapAutoencoder
+
+    base = made[0] / "out" / "bundle"
+    network = SwapAutoencoder.build(NetworkSize(**SIZE), ["eileen", "nobody"])
+    load_start(network, base)
+    with np.load(base / "eileen" / "decoder.npz") as kept:
+        for name in ("eileen", "nobody"):
+            for weight, found in zip(kept.values(), network.decoders[name].weights, strict=True):
+                np.testing.assert_array_equal(keras.ops.convert_to_numpy(found), weight.astype(np.float32))
+
+
+def test_split_batch_gives_each_persona_its_own_drivers_and_trains_all(made, tmp_path):
+    from training.config import ConfigError
+    from training.train import Training
+
+    folder, *_ = made
+    split = {"common": True, "split": True, "batch": 4, "out": str(tmp_path)}
+    training = Training(tiny_config(folder, **split, iterations=2), folder / "trust")
+    faces, targets = training.batches.batch(0)
+    assert {name: len(part) for name, part in faces.items()} == {"eileen": 2, "common": 2}
+    assert {name: len(part) for name, part in targets.items()} == {"eileen": 2, "common": 2}
+    assert np.abs(faces["eileen"] - faces["common"]).mean() > 0.01, "other drivers, or other variations of them"
+    before = {name: part.get_weights()[0].copy() for name, part in training.network.decoders.items()}
+    training.run()
+    for name, part in training.network.decoders.items():
+        assert np.abs(part.get_weights()[0] - before[name]).max() > 0, name
+    with pytest.raises(ConfigError, match="multiple of 2, but got 3"):
+        Training(tiny_config(folder, **{**split, "batch": 3}, iterations=2), folder / "trust")
+
+
 def test_persona_without_consent_to_train_is_refused_before_any_face_is_read(made, tmp_path):
     from training.train import Training
 
