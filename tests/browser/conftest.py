@@ -60,8 +60,9 @@ def chromium() -> str:
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def playwright_driver() -> Iterator[Playwright]:
+    """Playwright keeps an event loop running in the main thread: it must end before other tests start their own."""
     with sync_playwright() as driver:
         yield driver
 
@@ -84,7 +85,7 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory, trust: Path) -> Path:
     return build_consented_bundle(tmp_path_factory.mktemp("bundle") / "tiny", PERSONAS, trust)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def serve(tmp_path_factory: pytest.TempPathFactory, trust: Path) -> Iterator[Callable[..., RunningApp]]:
     """Start the app as the README says, with environment variables; tests that ask for the same ones share it."""
     running: dict[tuple[tuple[str, str], ...], RunningApp] = {}
@@ -101,7 +102,7 @@ def serve(tmp_path_factory: pytest.TempPathFactory, trust: Path) -> Iterator[Cal
         yield start
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browsers(
     chromium: str, playwright_driver: Playwright, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., BrowserContext]]:

@@ -85,6 +85,8 @@ def own_home(work: Path) -> object:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(work / "home"))
         patch.setenv("UNDERSTUDY_HOME", str(work / "home"))
+        # Streamlit, where another test has imported it, asks for pictures that nobody sees; a kernel would inherit it.
+        patch.delenv("MPLBACKEND", raising=False)
         yield
 
 
