@@ -42,6 +42,8 @@ from understudy.quiet import keep_quiet
 from understudy.trust_store import TrustStore, trust_folder
 
 COMMON = "common"
+# What --size sets: decoders of another output size cannot go on from those of a bundle.
+SIZES = {"config": [], "fast": ["size.input_px=128", "size.output_px=128", 'start_from=""']}
 Faces = NDArray[np.float32] | dict[str, NDArray[np.float32]]
 Batch = tuple[Faces, dict[str, NDArray[np.uint8]]]
 Made = tuple[NDArray[np.uint8], list[NDArray[np.uint8]]]
@@ -366,10 +368,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--trust", type=Path, help="folder of keys (default: UNDERSTUDY_HOME or ~/.understudy)")
+    parser.add_argument("--size", choices=SIZES, default="config", help="fast: 128 px out, from chance (%(default)s)")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="override settings")
     args = parser.parse_args()
     try:
-        config = load_config(args.config, args.set)
+        config = load_config(args.config, [*SIZES[args.size], *args.set])
         Path(config.out).mkdir(parents=True, exist_ok=True)
         print(train_and_register(config, args.trust or trust_folder(os.environ)))
     except (CheckpointError, ConfigError, ConsentError, PairsError, BundleError) as error:

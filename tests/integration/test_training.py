@@ -205,6 +205,14 @@ def test_unknown_setting_is_an_error_that_lists_the_known_ones(tmp_path):
         load_config(path, ["iterations=many"])
 
 
+def test_fast_size_is_128_px_in_and_out_from_chance():
+    from training.config import load_config
+    from training.train import SIZES
+
+    config = load_config(ROOT / "training" / "configs" / "default.toml", SIZES["fast"])
+    assert (config.size.input_px, config.size.output_px, config.start_from) == (128, 128, "")
+
+
 def test_every_shipped_config_is_valid():
     from training.config import load_config
 
