@@ -24,15 +24,15 @@ Tap = Callable[[Shown], None]
 
 _TURN_GRACE_S = 0.05
 _LOADING = "The model is loading."
-_SLOW = "The model answers later than its deadline."
 _STUCK = "The model hangs; it is being replaced by a fresh session."
 
 
 class FramePipeline:
     """Relays one viewer's frames through a model.
 
-    A relay calls `process` from a thread of its own, one frame after another (with a
-    SplitSession up to `in_flight` threads at once; what they get never goes back in time).
+    A relay calls `process` from a thread of its own, one frame after another. With a
+    SplitSession up to `in_flight` frames may be started at once (`start`); what comes back
+    never goes back in time.
     A frame waits for its own answer until its deadline, then for nothing: a held picture or
     a cover is shown and the answer, when it comes, is dropped and counted. While the model
     is busy one frame waits; a newer one displaces it. A model that hangs is left behind
@@ -89,19 +89,36 @@ class FramePipeline:
         Returns:
             What to show. Never raises.
         """
+        return self.start(image, captured_s)()
+
+    def start(self, image: Image, captured_s: float | None = None) -> Callable[[], Shown]:
+        """Take a camera frame in, without waiting: `process` in two halves.
+
+        Frames are numbered in the order of these calls, so a relay that overlaps them starts all on one
+        thread and waits for each on another.
+
+        Returns:
+            Gives what `process` would. Must be called, once: later frames wait for it. Neither half raises.
+        """
         index = self._turns.enter()
         now_s = time.monotonic()
         captured_s = min(captured_s, now_s) if captured_s is not None else now_s
-        until_s = captured_s + self._policy.deadline_s
         frame: Frame | None = None
         ticket: Ticket | None = None
         note = ""
         try:
             frame = Frame(image, index, captured_s)
             ticket, note = self._submit(frame)
+        except Exception as error:
+            self._gate.note_error(error)
+        return lambda: self._end(index, captured_s + self._policy.deadline_s, frame, ticket, note)
+
+    def _end(self, index: int, until_s: float, frame: Frame | None, ticket: Ticket | None, note: str) -> Shown:
+        """Wait for a frame's answer and for its turn to leave."""
+        try:
             if ticket is not None:
                 ticket.wait(self._patience_s(until_s))
-                note = "" if ticket.result is not None else self._why_nothing(ticket)
+                note = "" if ticket.result is not None else ticket.why_nothing()
         except Exception as error:
             self._gate.note_error(error)
         self._turns.wait(index, until_s + _TURN_GRACE_S - time.monotonic())
@@ -152,7 +169,7 @@ class FramePipeline:
             tap = self._tap
         try:
             if ticket is not None and result is not None and shown.state is ShownState.SWAPPED:
-                self._meter.add(_times_ms(ticket, result, time.monotonic()))
+                self._meter.add(ticket.times_ms(result, time.monotonic()))
             if tap is not None:
                 tap(shown)
         except Exception as error:
@@ -161,12 +178,6 @@ class FramePipeline:
 
     def _why_no_worker(self) -> str:
         return _LOADING if self._loading is not None else "The model could not be brought up; it is tried again."
-
-    def _why_nothing(self, ticket: Ticket) -> str:
-        """Why a ticket came back without an answer."""
-        if ticket.ended_s:
-            return "The model failed on this picture."
-        return _SLOW if ticket.started_s else "The model is busy."
 
     def _report(self, ticket: Ticket, result: FrameResult | None, error: BaseException | None) -> None:
         """Take a worker's answer. Runs on the worker's thread."""
@@ -386,14 +397,3 @@ class FramePipeline:
 
 def _leave_as_is(session: FrameSession) -> None:
     """The settings of a viewer who has none."""
-
-
-def _times_ms(ticket: Ticket, result: FrameResult, now_s: float) -> list[tuple[str, float]]:
-    """One frame's latency by stage, in milliseconds."""
-    captured_s = ticket.frame.captured_s
-    own = [
-        ("queue", (ticket.started_s - captured_s) * 1e3),
-        ("model", (ticket.ended_s - ticket.started_s) * 1e3),
-        ("total", (now_s - captured_s) * 1e3),
-    ]
-    return [*((str(name), float(time_ms)) for name, time_ms in result.stages_ms.items()), *own]

@@ -60,6 +60,22 @@ class Ticket:
             self.settle(None)
         return self.result
 
+    def why_nothing(self) -> str:
+        """Why it came back without an answer."""
+        if self.ended_s:
+            return "The model failed on this picture."
+        return "The model answers later than its deadline." if self.started_s else "The model is busy."
+
+    def times_ms(self, result: FrameResult, now_s: float) -> list[tuple[str, float]]:
+        """The frame's latency by stage until now, in milliseconds."""
+        captured_s = self.frame.captured_s
+        own = [
+            ("queue", (self.started_s - captured_s) * 1e3),
+            ("model", (self.ended_s - self.started_s) * 1e3),
+            ("total", (now_s - captured_s) * 1e3),
+        ]
+        return [*((str(name), float(time_ms)) for name, time_ms in result.stages_ms.items()), *own]
+
 
 Report = Callable[[Ticket, FrameResult | None, BaseException | None], None]
 """Called on the worker's thread with each answer, or with the error that came instead."""

@@ -8,7 +8,6 @@ import streamlit as st
 from ui.camera_check import REMEDIES, CameraState
 from ui.controls import Camera
 
-IN_FLIGHT = 2
 QUALITY = 0.85
 PATH = "/frames"
 _HTML = """
@@ -42,12 +41,13 @@ def _component() -> Any:
     return st.components.v2.component("camera_socket", html=_HTML, css=_CSS, js=script)
 
 
-def camera_socket(token: str, camera: Camera) -> str:
+def camera_socket(token: str, camera: Camera, in_flight: int) -> str:
     """Mount the camera.
 
     Args:
         token: the viewer's, by which the WebSocket finds them.
         camera: what to ask the browser for.
+        in_flight: frames under way at most.
 
     Returns:
         What is wrong and what to do, or an empty string.
@@ -59,7 +59,7 @@ def camera_socket(token: str, camera: Camera) -> str:
             "path": st.get_option("server.baseUrlPath").rstrip("/") + PATH,
             "width": camera.width,
             "height": camera.height,
-            "inFlight": IN_FLIGHT,
+            "inFlight": in_flight,
             "quality": QUALITY,
         },
         default={"problem": ""},

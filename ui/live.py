@@ -52,8 +52,9 @@ def page() -> None:
     relay = relay_for(app_settings(), chosen_relay(), st.session_state.get("failed_starts", 0))
     with stage:
         if relay.choice is RelayChoice.WEBSOCKET:
-            _websocket_camera(viewer, chosen_camera())
-            _watch(viewer, is_wanted=False)
+            in_flight = viewer.in_flight
+            _websocket_camera(viewer, chosen_camera(), in_flight)
+            _watch(viewer, is_wanted=False, in_flight=in_flight)
         else:
             context = _webrtc_camera(viewer, chosen_camera())
             _watch(viewer, is_wanted=context.state.playing or context.state.signalling)
@@ -64,9 +65,9 @@ def page() -> None:
             st.caption(f"Connected by {RELAY_NAMES[relay.choice]}. {relay.reason}")
 
 
-def _websocket_camera(viewer: Viewer, camera: Camera) -> None:
-    """Mount the WebSocket relay's camera."""
-    if problem := camera_socket(viewer.token, camera):
+def _websocket_camera(viewer: Viewer, camera: Camera, in_flight: int) -> None:
+    """Mount the WebSocket relay's camera; the browser keeps one frame more on the road than the model works on."""
+    if problem := camera_socket(viewer.token, camera, in_flight + 1):
         st.error(problem, icon=":material/videocam_off:")
 
 
@@ -76,7 +77,7 @@ def _webrtc_camera(viewer: Viewer, camera: Camera) -> WebRtcStreamerContext:
     raise_bitrates()
     stream = viewer.stream
     if not isinstance(stream, CameraStream) or stream.is_ended:
-        stream = CameraStream(viewer.show, viewer.hear)
+        stream = CameraStream(viewer, viewer.hear)
         viewer.attach(stream)
     is_in_use = stream.counts().received > 0 and not stream.is_ended
     ice = st.session_state["ice"] = renewed(st.session_state.get("ice"), app_settings(), is_in_use)
@@ -111,9 +112,15 @@ def _webrtc_camera(viewer: Viewer, camera: Camera) -> WebRtcStreamerContext:
 
 
 @st.fragment(run_every=1)
-def _watch(viewer: Viewer, is_wanted: bool) -> None:
-    """Show the state once a second, and notice a WebRTC start (`is_wanted`) that never plays."""
+def _watch(viewer: Viewer, is_wanted: bool, in_flight: int | None = None) -> None:
+    """Show the state once a second, and notice a WebRTC start (`is_wanted`) that never plays.
+
+    Where the browser was told how many frames it may send ahead (`in_flight`), it is told anew when another
+    model takes over, near or far.
+    """
     show_status(viewer)
+    if in_flight not in (None, viewer.in_flight):
+        st.rerun()
     stream = viewer.stream
     if not is_wanted or stream is None or (stream.counts().received and not stream.is_ended):
         st.session_state.pop("waiting_since_s", None)

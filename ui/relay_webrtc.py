@@ -14,8 +14,9 @@ import contextlib
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any
 
 import av
@@ -28,9 +29,11 @@ from streamlit_webrtc import relay as streamlit_relay
 from streamlit_webrtc.sink import AudioSinkTrack
 
 from liveframe.cover import slate
+from liveframe.frame import Image
 from ui.i420 import frame_from_image, image_from_frame
 from ui.recording import Sound
-from ui.stream import FAULT_SENTENCE, Show, StreamCounts
+from ui.show_line import ShowLine
+from ui.stream import FAULT_SENTENCE, Screen, StreamCounts
 
 START_BITRATE = 2_500_000  # bits/s; aiortc's 0.5 to 0.9 M make faces soft
 SMALLEST_BITRATE = 800_000  # asked of the browser; below it faces are unusable
@@ -48,11 +51,11 @@ class CameraStream:
     Sound, where the browser sends some, goes to `hear` (`sink_audio_track=stream.sound_sink`) and never back.
 
     Frames go back in the order they came, each with its own pts and time base, each at most
-    once; while one is shown, only the newest of those that arrive is kept. Whatever raises is
-    covered by a slate and counted: no camera frame leaves but through `show`.
+    once; while there is no room for another, only the newest of those that arrive is kept.
+    Whatever raises is covered by a slate and counted: no camera frame leaves but through `screen`.
 
     streamlit-webrtc reads both ends on its event loop and stops them from any thread when the
-    stream ends, for whatever reason; `show` runs on this stream's own thread.
+    stream ends, for whatever reason; `screen` runs on this stream's own threads.
 
     Attributes:
         sink: takes the camera's frames (a `streamlit_webrtc.sink.MediaSink`).
@@ -60,17 +63,17 @@ class CameraStream:
         audio: None; sound is not relayed.
     """
 
-    def __init__(self, show: Show, hear: Hear | None = None) -> None:
+    def __init__(self, screen: Screen, hear: Hear | None = None) -> None:
         """Make both ends; nothing runs before the camera's track arrives.
 
         Args:
-            show: gives what may be shown of a camera frame.
+            screen: gives what may be shown of a camera frame.
             hear: takes the sound, on the event loop: must be quick.
         """
         self._slot = _NewestSlot()
         self.sound_sink = AudioSinkTrack(_timed(hear)) if hear is not None else None
         self.sink = _CameraSink(self._slot)
-        self.video = _ShownTrack(self._slot, show)
+        self.video = _ShownTrack(self._slot, screen)
         self.audio = None
 
     @property
@@ -115,14 +118,17 @@ class _NewestSlot:
         self.last_put_s = time.monotonic()
         self._changed.set()
 
-    async def take(self) -> tuple[av.VideoFrame, float] | None:
-        """Wait for the newest frame and take it, with its time of arrival; None once closed."""
+    def take(self) -> tuple[av.VideoFrame, float] | None:
+        """Take the newest frame, with its time of arrival; None where there is none, or once closed."""
+        frame, self._frame = self._frame, None
+        return None if self.is_closed or frame is None else (frame, self.last_put_s)
+
+    async def wait(self) -> None:
+        """Wait until there is a frame, or the end."""
         self._loop = asyncio.get_running_loop()
         while self._frame is None and not self.is_closed:
             self._changed.clear()
             await self._changed.wait()
-        frame, self._frame = self._frame, None
-        return None if self.is_closed or frame is None else (frame, self.last_put_s)
 
     def close(self) -> None:
         """End the waiting, from any thread."""
@@ -177,11 +183,11 @@ class _ShownTrack(MediaStreamTrack):
 
     kind = "video"
 
-    def __init__(self, slot: _NewestSlot, show: Show) -> None:
+    def __init__(self, slot: _NewestSlot, screen: Screen) -> None:
         super().__init__()
         self._slot = slot
-        self._show = show
-        self._executor = ThreadPoolExecutor(1, "camera-stream")
+        self._line = ShowLine(screen, "camera-stream")
+        self._under_way: deque[tuple[av.VideoFrame, asyncio.Future[av.VideoFrame]]] = deque()
         self._logged_s = float("-inf")
         self.shown = 0
         self.faults = 0
@@ -193,43 +199,61 @@ class _ShownTrack(MediaStreamTrack):
         Raises:
             MediaStreamError: the stream is over.
         """
-        taken = None if self.readyState != "live" else await self._slot.take()
-        if taken is None:
-            self.stop()
-            raise MediaStreamError
-        frame, arrived_s = taken
         try:
-            shown = await asyncio.get_running_loop().run_in_executor(self._executor, self._framed, frame, arrived_s)
-        except RuntimeError:  # the executor was shut down meanwhile
-            self.stop()
-            raise MediaStreamError from None
+            while self.readyState == "live" and not self._slot.is_closed:
+                while len(self._under_way) < self._line.room and (taken := self._slot.take()):
+                    self._under_way.append((taken[0], asyncio.wrap_future(self._start(*taken))))
+                if self._under_way and self._under_way[0][1].done():
+                    return self._give(*self._under_way.popleft())
+                await self._something()
+        except RuntimeError:  # the line was closed meanwhile
+            pass
+        self.stop()
+        raise MediaStreamError
+
+    async def _something(self) -> None:
+        """Wait for the oldest answer, or, while there is room, for another camera frame."""
+        waits: list[asyncio.Future[Any]] = [self._under_way[0][1]] if self._under_way else []
+        camera = asyncio.ensure_future(self._slot.wait()) if len(self._under_way) < self._line.room else None
+        try:
+            await asyncio.wait([*waits, *([camera] if camera else [])], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if camera is not None:
+                camera.cancel()
+
+    def _give(self, frame: av.VideoFrame, answer: "asyncio.Future[av.VideoFrame]") -> av.VideoFrame:
+        shown = answer.result()
         shown.pts, shown.time_base = frame.pts, frame.time_base
         self.shown += 1
         return shown
 
     def stop(self) -> None:
-        """End the track and let its thread go."""
+        """End the track and let its threads go."""
         super().stop()
         self._slot.close()
-        self._executor.shutdown(wait=False)
+        self._line.close()
 
-    def _framed(self, frame: av.VideoFrame, arrived_s: float) -> av.VideoFrame:
-        """Show one frame on this stream's thread; a slate of its size where that raises."""
-        try:
-            image = self._show(image_from_frame(frame), arrived_s)
-            if image.shape[:2] != (frame.height, frame.width):
+    def _start(self, frame: av.VideoFrame, arrived_s: float) -> "Future[av.VideoFrame]":
+        """Show one frame on this stream's threads; a slate of its size where that raises."""
+        size = frame.height, frame.width
+
+        def give(image: Image) -> av.VideoFrame:
+            if image.shape[:2] != size:
                 raise ValueError(f"shown image must be {frame.height}x{frame.width}, but got {image.shape}.")
             return frame_from_image(image)
-        except Exception as error:
+
+        def cover(error: Exception) -> av.VideoFrame:
             self._count_fault(error)
-            return frame_from_image(slate(frame.height, frame.width, FAULT_SENTENCE))
+            return frame_from_image(slate(*size, FAULT_SENTENCE))
+
+        return self._line.start(lambda: (image_from_frame(frame), arrived_s), give, cover)
 
     def _count_fault(self, error: Exception) -> None:
         self.faults += 1
         self.last_fault = f"{type(error).__name__}: {error}"[:300]
         if time.monotonic() - self._logged_s >= 1:
             self._logged_s = time.monotonic()
-            _log.exception("A frame could not be shown and was covered (%d so far).", self.faults)
+            _log.error("A frame could not be shown and was covered (%d so far).", self.faults, exc_info=error)
 
 
 # ---------------------------------------------------------------- what the libraries have no setting for

@@ -1,7 +1,7 @@
 """The WebSocket relay: JPEG frames over the app's own port, for networks that let no UDP through.
 
 The browser (`camera_socket.js`) opens the socket, sends its viewer's token, then one JPEG a
-message, at most two of them unanswered. Each is answered by one JPEG, in order: what the
+message, a few of them unanswered at most. Each is answered by one JPEG, in order: what the
 viewer's pipeline shows. Frames never travel through Streamlit's own messages, which would
 run the page again.
 """
@@ -11,7 +11,6 @@ import contextlib
 import logging
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -20,7 +19,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from liveframe.cover import slate
 from liveframe.errors import FrameError
 from liveframe.frame import Image
-from ui.stream import FAULT_SENTENCE, Show, StreamCounts
+from ui.show_line import ShowLine
+from ui.stream import FAULT_SENTENCE, Screen, StreamCounts
 from ui.viewer import Seats
 
 TOKEN_WAIT_S = 5.0
@@ -36,15 +36,16 @@ _log = logging.getLogger(__name__)
 class SocketStream:
     """One WebSocket's frames (a `ui.stream.Stream`).
 
-    `run` lives on the server's event loop, `show` on this stream's own thread; the rest may
-    be called from any thread.
+    `run` lives on the server's event loop. Frames are taken in on one thread of this stream's
+    own, in their order, and waited for on others; the rest may be called from any thread.
     """
 
-    def __init__(self, socket: WebSocket, show: Show) -> None:
+    def __init__(self, socket: WebSocket, screen: Screen) -> None:
         self._socket = socket
-        self._show = show
+        self._line = ShowLine(screen, "socket-stream")
         self._loop = asyncio.get_running_loop()
-        self._executor = ThreadPoolExecutor(1, "socket-stream")
+        self._under_way: asyncio.Queue[asyncio.Future[bytes]] = asyncio.Queue()
+        self._has_room = asyncio.Event()
         self._lock = threading.Lock()
         self._received = self._shown = self._faults = 0
         self._last_fault = ""
@@ -53,21 +54,58 @@ class SocketStream:
         self.is_ended = False
 
     async def run(self) -> None:
-        """Answer frames until either side ends the connection."""
+        """Answer frames in their order until either side ends the connection."""
+        halves = [self._loop.create_task(half()) for half in (self._take_frames, self._send_answers)]
         try:
+            await asyncio.wait(halves, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self.is_ended = True
+            for half in halves:
+                half.cancel()
+            await asyncio.gather(*halves, return_exceptions=True)
+            self._line.close()
+
+    async def _take_frames(self) -> None:
+        """Take frames in while the model has room for them; the others wait in the browser."""
+        with contextlib.suppress(WebSocketDisconnect, RuntimeError, KeyError):  # gone, closed, or no protocol of ours
             while not self.is_ended:
+                while self._received - self._shown >= self._line.room:
+                    self._has_room.clear()
+                    await self._has_room.wait()
                 jpeg = await self._socket.receive_bytes()
                 arrived_s = time.monotonic()
                 with self._lock:
                     self._received, self._last_s = self._received + 1, arrived_s
-                answer = await self._loop.run_in_executor(self._executor, self._answer, jpeg, arrived_s)
-                await self._socket.send_bytes(answer)
+                self._under_way.put_nowait(self._start(jpeg, arrived_s))
+
+    async def _send_answers(self) -> None:
+        """Send what may be shown, oldest frame first."""
+        with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # gone, or closed under our hands
+            while True:
+                answer = await self._under_way.get()
+                await self._socket.send_bytes(await asyncio.shield(answer))  # what has begun is finished
                 self._shown += 1
-        except (WebSocketDisconnect, RuntimeError, KeyError):
-            pass  # gone, closed under our hands, or not speaking the protocol
-        finally:
-            self.is_ended = True
-            self._executor.shutdown(wait=False)
+                self._has_room.set()
+
+    def _start(self, jpeg: bytes, arrived_s: float) -> "asyncio.Future[bytes]":
+        """Show one frame on this stream's threads; a slate where that raises."""
+        answer = self._line.start(lambda: (self._decode(jpeg), arrived_s), encode_jpeg, self._slate)
+        return asyncio.wrap_future(answer, loop=self._loop)
+
+    def _decode(self, jpeg: bytes) -> Image:
+        image = decode_jpeg(jpeg)
+        self._size = (image.shape[0], image.shape[1])
+        return image
+
+    def _slate(self, error: Exception) -> bytes:
+        """Count what went wrong, and cover the frame."""
+        with self._lock:
+            self._faults += 1
+            self._last_fault = f"{type(error).__name__}: {error}"[:300]
+            is_first = self._faults == 1
+        if is_first:
+            _log.error("A frame could not be shown and was covered.", exc_info=error)
+        return encode_jpeg(slate(*self._size, FAULT_SENTENCE))
 
     def counts(self) -> StreamCounts:
         """Count what went through; the browser drops frames itself, so none are dropped here."""
@@ -86,21 +124,6 @@ class SocketStream:
         with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # closed already
             await self._socket.close(REPLACED)
 
-    def _answer(self, jpeg: bytes, arrived_s: float) -> bytes:
-        """Show one frame on this stream's thread; a slate where that raises."""
-        try:
-            image = decode_jpeg(jpeg)
-            self._size = (image.shape[0], image.shape[1])
-            return encode_jpeg(self._show(image, arrived_s))
-        except Exception as error:
-            with self._lock:
-                self._faults += 1
-                self._last_fault = f"{type(error).__name__}: {error}"[:300]
-                is_first = self._faults == 1
-            if is_first:
-                _log.exception("A frame could not be shown and was covered.")
-            return encode_jpeg(slate(*self._size, FAULT_SENTENCE))
-
 
 async def relay_frames(socket: WebSocket, seats: Seats) -> None:
     """Serve one WebSocket: find the viewer by the token in the first message, then relay.
@@ -118,7 +141,7 @@ async def relay_frames(socket: WebSocket, seats: Seats) -> None:
         with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # gone already
             await socket.close(UNKNOWN_VIEWER)
         return
-    stream = SocketStream(socket, viewer.show)
+    stream = SocketStream(socket, viewer)
     viewer.attach(stream)
     await stream.run()
 

@@ -13,6 +13,40 @@ Show = Callable[[Image, float], Image]
 time.monotonic() seconds) -> uint8 [H, W, 3] BGR."""
 
 
+class Screen(Protocol):
+    """Gives what may be shown, several frames at once where the model behind it is far away."""
+
+    @property
+    def in_flight(self) -> int:
+        """How many begun frames may wait at once, now; 1 for a model in this process."""
+        ...
+
+    def begin(self, image: Image, captured_s: float) -> Callable[[], Image]:
+        """Take a frame in without waiting; the relay calls it for one frame after another, in their order.
+
+        Args:
+            image: uint8 [H, W, 3], BGR; not written to again.
+            captured_s: when it arrived, time.monotonic() seconds.
+
+        Returns:
+            Waits, and gives what may be shown as `Show` does. The relay calls it once, from any thread.
+        """
+        ...
+
+
+class OneAtATime:
+    """The Screen of a function."""
+
+    in_flight = 1
+
+    def __init__(self, show: Show) -> None:
+        self._show = show
+
+    def begin(self, image: Image, captured_s: float) -> Callable[[], Image]:
+        """Leave all to the second half."""
+        return lambda: self._show(image, captured_s)
+
+
 @dataclass(frozen=True, slots=True)
 class StreamCounts:
     """What one start of the camera has carried so far.

@@ -5,7 +5,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,7 +36,7 @@ SOUND_FRESH_S = 2.0  # a microphone that was silent for longer sends nothing
 class Viewer:
     """One browser page: a pipeline through the shared model, freed by `close`.
 
-    The page calls `choose` and `attach` from script threads; a relay calls `show` from a
+    The page calls `choose` and `attach` from script threads; a relay calls `begin` from a
     thread of its own.
 
     Attributes:
@@ -309,19 +309,25 @@ class Viewer:
         if before is not None and before is not stream:
             before.close()
 
-    def show(self, image: Image, captured_s: float) -> Image:
-        """Give what may be shown for a camera frame. Never raises, never gives the raw frame unasked.
+    @property
+    def in_flight(self) -> int:
+        """How many frames may be begun at once, now (`ui.stream.Screen`)."""
+        return self.pipeline.in_flight
+
+    def begin(self, image: Image, captured_s: float) -> Callable[[], Image]:
+        """Take a camera frame in (`ui.stream.Screen`). Never raises, never gives the raw frame unasked.
 
         Args:
             image: uint8 [H, W, 3], BGR; not written to again.
             captured_s: when it arrived, time.monotonic() seconds.
 
         Returns:
-            uint8 [H, W, 3], BGR.
+            Waits, and gives what may be shown: uint8 [H, W, 3], BGR. Must be called, once.
         """
         if self._choices.is_mirrored:
             image = np.asarray(cv2.flip(image, 1), np.uint8)
-        return self.pipeline.process(image, captured_s).image
+        shown = self.pipeline.start(image, captured_s)
+        return lambda: shown().image
 
     def close(self) -> None:
         """End the stream and let the session go. Waits for nothing: the server's event loop calls it. Safe twice."""

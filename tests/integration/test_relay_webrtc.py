@@ -33,6 +33,7 @@ from ui.relay_webrtc import (
     install_unbuffered_relay,
     raise_bitrates,
 )
+from ui.stream import OneAtATime
 
 T = TypeVar("T")
 SIZE = (240, 320)
@@ -170,13 +171,13 @@ def unchanged(image: Image, captured_s: float) -> Image:
 
 
 def test_every_returned_frame_is_shown_and_none_is_the_raw_camera() -> None:
-    frames = relay_frames(CameraStream(inverted), 40)
+    frames = relay_frames(CameraStream(OneAtATime(inverted)), 40)
     levels = [float(image_from_frame(frame)[: -barcode.HEIGHT - 20].mean()) for frame in frames]
     assert min(levels) > 150, "a frame at the camera's level of 90 left unprocessed"
 
 
 def test_frames_come_back_in_order_without_repeats_and_keep_their_timing() -> None:
-    frames = relay_frames(CameraStream(unchanged), 40)
+    frames = relay_frames(CameraStream(OneAtATime(unchanged)), 40)
     numbers = [number for frame in frames if (number := barcode.read(image_from_frame(frame))) is not None]
     assert len(numbers) == len(frames)
     assert all(later > earlier for earlier, later in pairwise(numbers)), numbers
@@ -195,7 +196,7 @@ def test_slow_showing_drops_old_frames_and_does_not_queue() -> None:
         lags.append(camera.sent - number)
         return np.array(image)
 
-    stream = CameraStream(slow)
+    stream = CameraStream(OneAtATime(slow))
     relay_frames(stream, 20, camera)
     counts = stream.counts()
     assert counts.dropped > 0
@@ -204,11 +205,45 @@ def test_slow_showing_drops_old_frames_and_does_not_queue() -> None:
     assert growth < 10, f"a queue would have grown by 20 frames: {lags}"
 
 
+class FarScreen:
+    """A model far away, whose first frames are answered only once three of them are on their way."""
+
+    in_flight = 3
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.under_way = self.most = 0
+
+    def begin(self, image: Image, captured_s: float) -> Callable[[], Image]:
+        with self.changed:
+            self.under_way += 1
+            self.most = max(self.most, self.under_way)
+            self.changed.notify_all()
+        return lambda: self._finish(image)
+
+    def _finish(self, image: Image) -> Image:
+        threading.Event().wait(0.05)
+        with self.changed:
+            assert self.changed.wait_for(lambda: self.most >= self.in_flight, 10), "frames must overlap"
+            self.under_way -= 1
+        return np.array(image)
+
+
+def test_frames_for_a_model_far_away_overlap_and_come_back_in_order() -> None:
+    screen = FarScreen()
+    stream = CameraStream(screen)
+    frames = relay_frames(stream, 20)
+    numbers = [barcode.read(image_from_frame(frame)) for frame in frames]
+    assert None not in numbers and stream.counts().faults == 0 and screen.most == screen.in_flight
+    assert all(later > earlier for earlier, later in pairwise(numbers)), numbers
+    assert all(later.pts > earlier.pts for earlier, later in pairwise(frames))
+
+
 def test_exception_is_covered_by_a_slate_and_reported() -> None:
     def failing(image: Image, captured_s: float) -> Image:
         raise ValueError("the model broke")
 
-    stream = CameraStream(failing)
+    stream = CameraStream(OneAtATime(failing))
     frames = relay_frames(stream, 10)
     for frame in frames:
         image = image_from_frame(frame)
@@ -219,7 +254,7 @@ def test_exception_is_covered_by_a_slate_and_reported() -> None:
 
 
 def test_answer_of_another_size_is_covered() -> None:
-    stream = CameraStream(lambda image, captured_s: np.ascontiguousarray(image[::2, ::2]))
+    stream = CameraStream(OneAtATime(lambda image, captured_s: np.ascontiguousarray(image[::2, ::2])))
     frames = relay_frames(stream, 3)
     assert {(frame.height, frame.width) for frame in frames} == {SIZE}
     assert stream.counts().faults >= 3
@@ -227,7 +262,7 @@ def test_answer_of_another_size_is_covered() -> None:
 
 def test_closed_stream_ends_its_track_and_its_thread() -> None:
     before = threading.active_count()
-    stream = CameraStream(inverted)
+    stream = CameraStream(OneAtATime(inverted))
     relay_frames(stream, 3)
     stream.close()
     deadline = time.monotonic() + 5
@@ -239,7 +274,7 @@ def test_closed_stream_ends_its_track_and_its_thread() -> None:
 
 
 def test_stream_closed_before_its_start_gives_no_frame() -> None:
-    stream = CameraStream(inverted)
+    stream = CameraStream(OneAtATime(inverted))
     stream.close()
     assert stream.is_ended
     with pytest.raises(MediaStreamError):

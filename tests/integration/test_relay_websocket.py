@@ -46,6 +46,30 @@ class InvertingModel:
     def close(self) -> None: ...
 
 
+class FarModel(InvertingModel):
+    """One far away, whose first frames are answered only once three of them are on their way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.changed = threading.Condition()
+        self.begun: list[int] = []
+        self.under_way = self.most = 0
+
+    def begin(self, frame: Frame) -> Callable[[], FrameResult]:
+        with self.changed:
+            self.begun.append(frame.index)
+            self.under_way += 1
+            self.most = max(self.most, self.under_way)
+            self.changed.notify_all()
+        return lambda: self._finish(frame)
+
+    def _finish(self, frame: Frame) -> FrameResult:
+        with self.changed:
+            assert self.changed.wait_for(lambda: self.most >= 3, 10), "frames must overlap"
+            self.under_way -= 1
+        return self.process(frame)
+
+
 @pytest.fixture
 def seats() -> Seats:
     return Seats(most=2)
@@ -76,8 +100,8 @@ def address(seats: Seats) -> Iterator[str]:
         thread.join(10)
 
 
-def seated(seats: Seats) -> Viewer:
-    viewer = seats.admit(InvertingModel(), CHOICES)
+def seated(seats: Seats, model: InvertingModel | None = None) -> Viewer:
+    viewer = seats.admit(model or InvertingModel(), CHOICES)
     wait_until(lambda: viewer.pipeline.session is not None)
     return viewer
 
@@ -119,6 +143,25 @@ def test_two_frames_may_be_under_way(viewer: Viewer, dial: Callable[[str], Clien
     connection.send(grey(90))
     answers = [decode_jpeg(bytes(connection.recv(timeout=5))).mean() for _ in range(2)]
     assert answers == pytest.approx([215, 165], abs=2)
+
+
+def test_frames_for_a_model_far_away_overlap_and_are_answered_in_order(
+    seats: Seats, dial: Callable[[str], ClientConnection]
+) -> None:
+    model = FarModel()
+    viewer = seated(seats, model)
+    assert viewer.in_flight == 3
+    connection = dial(viewer.token)
+    for _ in range(20):  # a busy machine may take longer for three frames than a frame's deadline
+        for level in (40, 90, 140):
+            connection.send(grey(level))
+        means = [decode_jpeg(bytes(connection.recv(timeout=10))).mean() for _ in range(3)]
+        if means == pytest.approx([215, 165, 115], abs=2):
+            break
+    else:
+        pytest.fail(f"three frames at once were never answered in time: {means}")
+    assert model.most == 3 and model.begun == sorted(model.begun)
+    seats.leave(viewer)
 
 
 @pytest.mark.parametrize("token", ["", "guessed", "x" * 100_000])
