@@ -1,9 +1,14 @@
 """Pages under AppTest: a fresh work folder, a bundle whose consent counts, and everything cached forgotten."""
 
-import time
+import _posixsubprocess
+import io
+import os
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import NamedTuple
 
 import pytest
 import streamlit as st
@@ -50,14 +55,44 @@ def no_worker() -> Generator[None]:
         yield
 
 
-def fastest_rerun_s(page: AppTest, tries: int = 5) -> float:
-    """How long a page's script takes when the machine lets it, seconds."""
-    times_s: list[float] = []
-    for _ in range(tries):
-        start_s = time.perf_counter()
+class Rerun(NamedTuple):
+    """What a page's script did in one run: counted, not timed, and so the same on a slow machine.
+
+    Attributes:
+        calls: functions called, Python's and C's.
+        files: opened.
+        processes: started.
+        pictures: calls into OpenCV: reading, resizing, encoding.
+    """
+
+    calls: int
+    files: int
+    processes: int
+    pictures: int
+
+
+def rerun(page: AppTest) -> Rerun:
+    """Run a page's script once more and count what it does, in threads that it starts too.
+
+    How long that takes is measured by `benchmarks.app_speed`; a page of 20,000 calls takes about 20 ms there.
+    """
+    counts = [0, 0, 0, 0]
+
+    def count(frame: FrameType, event: str, what: object) -> None:
+        if event == "call":
+            counts[0] += 1
+        elif event == "c_call":
+            counts[0] += 1
+            counts[1] += what is io.open or what is os.open
+            counts[2] += what is _posixsubprocess.fork_exec
+            counts[3] += str(getattr(what, "__module__", "")).startswith("cv2")
+
+    threading.setprofile(count)
+    try:
         page.run()
-        times_s.append(time.perf_counter() - start_s)
-    return min(times_s)
+    finally:
+        threading.setprofile(None)
+    return Rerun(*counts)
 
 
 def states() -> list[JobState]:

@@ -66,6 +66,7 @@ def show_clips(sides: Mapping[str, Path]) -> None:
         with column:
             st.markdown(f"**{title}**")
             if found:
-                st.video(str(found[0]), loop=True, autoplay=True, muted=True)
+                alt = f"{title}: the source beside the swap"  # tells two players of equal clips apart
+                st.video(str(found[0]), loop=True, autoplay=True, muted=True, alt=alt)
             else:
                 st.caption("No clip was kept.")
