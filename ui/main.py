@@ -2,17 +2,21 @@
 
 import streamlit as st
 
-from ui import convert, live, models, studio
+from ui import convert, live, login, models, studio
 
 st.set_page_config(page_title="Understudy", page_icon=":material/theater_comedy:", layout="wide")
 live_page = st.Page(live.page, title="Live", icon=":material/videocam:", url_path="live", default=True)
 st.session_state["live_page"] = live_page  # the Studio leads there
-st.navigation(
-    [
-        live_page,
-        st.Page(studio.page, title="Studio", icon=":material/face:", url_path="studio"),
-        st.Page(models.page, title="Models", icon=":material/inventory_2:", url_path="models"),
-        st.Page(convert.page, title="Convert", icon=":material/movie_edit:", url_path="convert"),
-    ],
-    position="top",
-).run()
+pages = [
+    live_page,
+    st.Page(studio.page, title="Studio", icon=":material/face:", url_path="studio"),
+    st.Page(models.page, title="Models", icon=":material/inventory_2:", url_path="models"),
+    st.Page(convert.page, title="Convert", icon=":material/movie_edit:", url_path="convert"),
+]
+if login.is_configured():
+    pages.append(st.Page(login.logout_page, title="Your login", icon=":material/account_circle:", url_path="login"))
+chosen = st.navigation(pages, position="hidden" if login.must_log_in() else "top")
+if login.must_log_in():
+    login.login_page()
+else:
+    chosen.run()
