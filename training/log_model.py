@@ -80,15 +80,15 @@ def log_bundle(
     run = mlflow.active_run() or mlflow.start_run(run_name=f"register {registered_name}")
     try:
         mlflow.log_metrics(dict(metrics or {}))
-        version = int(_log_pyfunc(bundle, registered_name))
+        model_uri = _log_pyfunc(bundle)
+        # With its tags in one step: a version without its digest would be there, but could not be fetched.
+        all_tags = {**_bundle_tags(bundle), **(tags or {})}
+        version = int(mlflow.register_model(model_uri, registered_name, tags=all_tags).version)
     finally:
         if not is_nested:
             mlflow.end_run()
-    client = mlflow.MlflowClient()
-    for key, value in {**_bundle_tags(bundle), **(tags or {})}.items():
-        client.set_model_version_tag(registered_name, str(version), key, value)
     if alias:
-        client.set_registered_model_alias(registered_name, alias, str(version))
+        mlflow.MlflowClient().set_registered_model_alias(registered_name, alias, str(version))
     return LoggedBundle(registered_name, version, run.info.run_id, bundle.digest)
 
 
@@ -159,8 +159,8 @@ def find_version(uri: str, client: MlflowClient | None = None) -> ModelVersion:
         ) from error
 
 
-def _log_pyfunc(bundle: AnyBundle, registered_name: str) -> str:
-    """Log and register; give the new version."""
+def _log_pyfunc(bundle: AnyBundle) -> str:
+    """Log a bundle's files to the active run; give the logged model's address."""
     import mlflow
     import numpy as np
     from mlflow.models import ModelSignature
@@ -185,9 +185,8 @@ def _log_pyfunc(bundle: AnyBundle, registered_name: str) -> str:
             signature=signature,
             # Listed by hand: MLflow's own search for them imports the model in a new process, for a minute.
             pip_requirements=[f"{name}=={installed_version(name)}" for name in _REQUIREMENTS],
-            registered_model_name=registered_name,
         )
-    return str(info.registered_model_version)
+    return str(info.model_uri)
 
 
 def _bundle_tags(bundle: AnyBundle) -> dict[str, str]:
