@@ -47,7 +47,7 @@ class HandCamera:
         """Send a frame; gives what is shown for it: uint8 [H, W, 3], BGR."""
         self._received += 1
         self._last_s = time.monotonic()
-        return self._viewer.show(np.array(image), self._last_s)
+        return self._viewer.begin(np.array(image), self._last_s)()
 
     def send_until(self, state: ShownState, image: Image) -> Image:
         """Send a frame, again and again, until what is shown is of that kind; gives it."""
