@@ -25,9 +25,11 @@ from understudy.lock import exclusive
 
 
 @contextmanager
-def fresh_app(folder: Path, monkeypatch: pytest.MonkeyPatch, tracking: str = "") -> Generator[None]:
+def fresh_app(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tracking: str = "", bundle: Path | None = None
+) -> Generator[None]:
     """Let pages read an environment of the test's own: work folder, keys, bundle, MLflow, WebSocket relay."""
-    bundle = folder / "bundle"
+    bundle = bundle or folder / "bundle"
     if not bundle.is_dir():
         build_consented_bundle(bundle, PERSONAS, folder / "trust")
     monkeypatch.setenv("UNDERSTUDY_BUNDLE", str(bundle))

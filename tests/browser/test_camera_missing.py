@@ -1,0 +1,53 @@
+"""A camera that is absent or that the page may not have: a sentence and a remedy, by either relay."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import BrowserContext, Page
+
+from tests.browser.conftest import RunningApp
+from tests.browser.live_page import PATIENCE_MS
+
+pytestmark = pytest.mark.timeout(300)
+NO_CAMERA = "--use-fake-device-for-media-stream=device-count=0"
+ELSEWHERE = "--host-resolver-rules=MAP elsewhere.test 127.0.0.1"
+
+
+def open_page(context: BrowserContext, address: str) -> Page:
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    page.goto(address)
+    page.get_by_text("Persona", exact=True).wait_for()
+    return page
+
+
+@pytest.mark.parametrize("relay", ["webrtc", "websocket"])
+def test_without_a_camera_the_page_says_so_before_the_start(
+    serve: Callable[..., RunningApp], open_browser: Callable[..., BrowserContext], tiny_bundle: Path, relay: str
+) -> None:
+    app = serve(UNDERSTUDY_BUNDLE=str(tiny_bundle), UNDERSTUDY_RELAY=relay)
+    page = open_page(open_browser(None, NO_CAMERA), app.address)
+    page.get_by_text("The browser finds no camera. Plug one in").wait_for()
+
+
+def test_a_start_that_finds_no_camera_says_so_too(
+    serve: Callable[..., RunningApp], open_browser: Callable[..., BrowserContext], tiny_bundle: Path
+) -> None:
+    app = serve(UNDERSTUDY_BUNDLE=str(tiny_bundle), UNDERSTUDY_RELAY="websocket")
+    page = open_page(open_browser(None, NO_CAMERA), app.address)
+    page.get_by_text("The browser finds no camera").wait_for()
+    page.get_by_role("button", name="Start the camera").click()
+    page.get_by_text("The browser finds no camera").nth(1).wait_for()
+
+
+def test_a_page_without_https_says_where_the_camera_works(
+    serve: Callable[..., RunningApp], open_browser: Callable[..., BrowserContext], tiny_bundle: Path
+) -> None:
+    app = serve(
+        UNDERSTUDY_BUNDLE=str(tiny_bundle),
+        UNDERSTUDY_RELAY="websocket",
+        STREAMLIT_BROWSER_SERVER_ADDRESS="elsewhere.test",
+    )
+    page = open_page(open_browser(None, ELSEWHERE), app.address.replace("localhost", "elsewhere.test"))
+    page.get_by_text("The browser gives the camera only to pages on this machine or over HTTPS").wait_for()
