@@ -1,7 +1,9 @@
 """A bundle as one .zip file: packed alike every time, unpacked without trust."""
 
 import stat
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 
 from understudy.manifest import (
@@ -17,6 +19,8 @@ from understudy.manifest import (
 MAX_RATIO = 100
 _RATIO_FREE_BYTES = 1 << 20
 _CHUNK_BYTES = 1 << 20
+# What zipfile raises on damaged input; a NotImplementedError is a RuntimeError, a UnicodeDecodeError a ValueError.
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OverflowError, RuntimeError, ValueError, OSError)
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -32,16 +36,20 @@ def pack(directory: Path, out: Path) -> Path:
 
     Raises:
         BundleError: the directory has no manifest.
+        OSError: the disk is full or not writable; an older `out` stays.
     """
     if not (directory / MANIFEST).is_file():
         raise BundleError(f"A bundle must hold {MANIFEST}, but {directory} has none. Write the manifest first.")
     temporary = out.with_name(f".{out.name}.part")
-    with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(p for p in directory.rglob("*") if p.is_file()):
-            info = zipfile.ZipInfo(path.relative_to(directory).as_posix(), _EPOCH)
-            info.external_attr = (stat.S_IFREG | 0o644) << 16
-            archive.writestr(info, path.read_bytes(), zipfile.ZIP_DEFLATED)
-    temporary.replace(out)
+    try:
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+            for path in sorted(p for p in directory.rglob("*") if p.is_file()):
+                info = zipfile.ZipInfo(path.relative_to(directory).as_posix(), _EPOCH)
+                info.external_attr = (stat.S_IFREG | 0o644) << 16
+                archive.writestr(info, path.read_bytes(), zipfile.ZIP_DEFLATED)
+        temporary.replace(out)
+    finally:
+        temporary.unlink(missing_ok=True)
     return out
 
 
@@ -62,9 +70,9 @@ def unpack(archive_path: Path, directory: Path) -> None:
             for info in members:
                 if not info.is_dir():
                     _extract(archive, info, directory)
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError, OSError) as error:
-        if isinstance(error, BundleError):
-            raise
+    except BundleError:
+        raise
+    except _UNREADABLE as error:
         raise BundleError(f"{archive_path} must be a readable .zip bundle, but: {error}. Fetch it again.") from error
 
 
@@ -80,9 +88,11 @@ def _check_members(members: list[zipfile.ZipInfo], archive_path: Path) -> None:
             raise BundleError(f"{archive_path} must hold each name once, but repeats {name!r}. Refused.")
         seen.add(name.lower())
         kind = stat.S_IFMT(info.external_attr >> 16)
-        if info.flag_bits & 0x1 or kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        is_packed_as_ours = info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+        if info.flag_bits & 0x1 or not is_packed_as_ours or kind not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise BundleError(
-                f"{archive_path} must hold plain files only, but {name!r} is a link or encrypted. Refused."
+                f"{archive_path} must hold plain files only, stored or deflated, but {name!r} is a link, encrypted or "
+                "packed in another way. Refused."
             )
         limit = MAX_MANIFEST_BYTES if name == MANIFEST else MAX_FILE_BYTES
         is_bomb = info.file_size > max(_RATIO_FREE_BYTES, MAX_RATIO * info.compress_size)

@@ -37,6 +37,7 @@ __all__ = ["Conversion", "ConvertError", "ConvertReport", "ConvertStopped", "Pro
 STOPPED = 75  # exit status: stopped on request, run again to go on (EX_TEMPFAIL)
 _PROGRESS_EVERY_S = 0.25
 _SUSPICION = 0.3
+_TRY_AGAIN = "Make room, then run the same command again: it goes on after the last whole segment."
 
 
 class ProgressFile:
@@ -142,8 +143,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConvertStopped as stop:
         print(stop, file=sys.stderr)
         return STOPPED
-    except (LiveframeError, ValueError, OSError) as error:
+    except (LiveframeError, ValueError) as error:
         print(error, file=sys.stderr)
+        return 1
+    except OSError as error:
+        where, says = error.filename or options.target, error.strerror or error
+        print(f"{where} must be readable and writable, but the system says: {says}. {_TRY_AGAIN}", file=sys.stderr)
         return 1
     tally = report.tally
     print(

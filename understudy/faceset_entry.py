@@ -112,7 +112,10 @@ class FaceEntry:
         try:
             values["mesh"] = decode_mesh(values["mesh"], size)
             for name, shape in (("box", (4,)), ("landmarks", (5, 2)), ("frame_to_crop", (2, 3))):
-                values[name] = np.array(values[name], np.float32).reshape(shape)
+                with np.errstate(over="ignore"):
+                    values[name] = np.array(values[name], np.float32).reshape(shape)
+                if not np.isfinite(values[name]).all():
+                    raise ValueError(f"a face's {name} must be finite numbers, but is not")
             values["pose"] = HeadPose(*values["pose"])
             return cls(**values)
         except (KeyError, TypeError) as error:

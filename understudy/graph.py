@@ -26,7 +26,7 @@ def check_graph(model_bytes: bytes, name: str) -> None:
 
     Raises:
         BundleError: not ONNX; external data; an operator domain that is not built in; local functions;
-            too many nodes; a tensor that is too large.
+            too many nodes; names that are no text; a tensor that is too large.
     """
     from google.protobuf.message import DecodeError
     from onnx import ModelProto
@@ -39,6 +39,8 @@ def check_graph(model_bytes: bytes, name: str) -> None:
     if not model.graph.node:
         raise BundleError(f"{name} must be an ONNX model, but its graph is empty. Export it again.")
     _check_nodes(model, name)
+    if not all(isinstance(text, str) for text in _names(model.graph)):  # protobuf gives what is no UTF-8 as bytes
+        raise BundleError(f"{name} must name its nodes and tensors in UTF-8, but does not. Export it again.")
     for tensor in _tensors(model.graph):
         _check_tensor(tensor, name)
 
@@ -76,6 +78,19 @@ def _nodes(graph: GraphProto) -> Iterator[NodeProto]:
         for attribute in node.attribute:
             for nested in (attribute.g, *attribute.graphs):
                 yield from _nodes(nested)
+
+
+def _names(graph: GraphProto) -> Iterator[object]:
+    """Every name that a graph gives or refers to, at any depth."""
+    yield graph.name
+    for part in (graph.input, graph.output, graph.value_info, graph.initializer):
+        yield from (item.name for item in part)
+    for node in graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        for attribute in node.attribute:
+            yield attribute.name
+            for nested in (attribute.g, *attribute.graphs):
+                yield from _names(nested)
 
 
 def _tensors(graph: GraphProto) -> Iterator[TensorProto]:

@@ -132,7 +132,7 @@ def parse_manifest(text: bytes) -> Manifest:
             f"The bundle's schema must be {SCHEMA}, but is {fields.get('schema')!r}. "
             "Update understudy, or export the bundle with this version."
         )
-    if fields.get("factory") not in FACTORIES or fields.get("colour") != "BGR":
+    if fields.get("factory") not in tuple(FACTORIES) or fields.get("colour") != "BGR":  # a list has no hash
         raise BundleError(
             f"The bundle must be made by {FACTORY} in BGR, but names factory {fields.get('factory')!r} "
             f"and colour {fields.get('colour')!r}. Only bundles of that kind are loaded."

@@ -14,8 +14,11 @@ from tests.faults.scene import Picture, Truth
 from understudy.identity import DlibEmbedder, Embedding
 
 RAW_GRAIN = 0.5
-"""Correlation with a frame's grain from which a spot counts as that frame's own: the frame itself gives 1, a mix with as
-much of something smooth still nearly that; another frame's grain, a cover or a swap give what chance does, near 0."""
+"""Correlation with a frame's grain from which a spot counts as that frame's own.
+
+The frame itself gives 1, a mix with as much of something smooth still nearly that; another frame's grain, a cover or
+a swap give what chance does, near 0.
+"""
 
 LEAST_SEEN = 3
 """Spots of a face that must be seen, of seven, for it to count as a face: not a sliver at the picture's edge."""
