@@ -1,6 +1,7 @@
 """Small charts as SVG: pandas and Altair take seconds to import, which a page with a live stream beside it has not."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from html import escape
 
 import numpy as np
 import streamlit as st
@@ -9,6 +10,7 @@ _WIDTH, _HEIGHT = 480, 200
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 10, 10, 30
 _BINS = 18
 _INK, _GREY = "#3d8a8f", "#84908f"  # to be read on a light and on a dark page
+_INKS = (_INK, "#c98a3c", "#8a6fb0", "#5f9e58", "#c06070", "#5b86c4", "#a58b5a", "#7d8b90")
 
 
 def line_chart(x: Sequence[float], y: Sequence[float], label: str) -> None:
@@ -16,9 +18,35 @@ def line_chart(x: Sequence[float], y: Sequence[float], label: str) -> None:
     _show(line_svg(x, y), f"{label}: from {y[0]:.4g} to {y[-1]:.4g}")
 
 
+def curves_chart(curves: Mapping[str, Sequence[float]], label: str, least_height: float = 0.0) -> None:
+    """Draw several curves, the newest values at the right; `label` says what they are."""
+    _show(curves_svg(curves, least_height), label)
+
+
 def histogram(values: Sequence[float], label: str) -> None:
     """Draw how often values occur, one at least; `label` says what they are."""
     _show(histogram_svg(values), f"{label}: {float(np.median(values)):.3g} in the middle")
+
+
+def curves_svg(curves: Mapping[str, Sequence[float]], least_height: float = 0.0) -> str:
+    """Give several curves over the same moments as SVG, from zero up, named at the right.
+
+    Args:
+        curves: values by name, as many of each, one at least.
+        least_height: the axis reaches up to here in any case.
+    """
+    right = _WIDTH - 150
+    count = max(len(values) for values in curves.values())
+    top = max(least_height, *(max(values) for values in curves.values()))
+    xs = _scaled(range(count), _LEFT, right) if count > 1 else [float(_LEFT)]
+    marks: list[str] = []
+    for place, (name, values) in enumerate(curves.items()):
+        ys = [_HEIGHT - _BOTTOM - (_HEIGHT - _BOTTOM - _TOP) * value / (top or 1.0) for value in values]
+        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(xs, ys, strict=True))
+        ink = _INKS[place % len(_INKS)]
+        marks.append(f'<polyline points="{points}" fill="none" stroke="{ink}" stroke-width="2"/>')
+        marks.append(f'<text x="{right + 14}" y="{24 + 18 * place}" font-size="14" fill="{ink}">{escape(name)}</text>')
+    return _framed("".join(marks), (1 - count, 0), (0, top), right)
 
 
 def line_svg(x: Sequence[float], y: Sequence[float]) -> str:
@@ -55,12 +83,12 @@ def _scaled(values: Sequence[float], start: float, end: float) -> list[float]:
     return [start + (end - start) * (value - least) / span for value in values]
 
 
-def _framed(marks: str, x: tuple[float, float], y: tuple[float, float]) -> str:
-    """Give marks between two axes that carry their ends."""
+def _framed(marks: str, x: tuple[float, float], y: tuple[float, float], right: int = _WIDTH - _RIGHT) -> str:
+    """Give marks between two axes that carry their ends; the one below ends at `right`."""
     floor = _HEIGHT - _BOTTOM
     texts = [
         (_LEFT, _HEIGHT - 8, "start", x[0]),
-        (_WIDTH - _RIGHT, _HEIGHT - 8, "end", x[1]),
+        (right, _HEIGHT - 8, "end", x[1]),
         (_LEFT - 6, floor, "end", y[0]),
         (_LEFT - 6, _TOP + 10, "end", y[1]),
     ]
@@ -68,7 +96,7 @@ def _framed(marks: str, x: tuple[float, float], y: tuple[float, float]) -> str:
         f'<text x="{left}" y="{top}" text-anchor="{anchor}" font-size="16" fill="{_GREY}">{value:.4g}</text>'
         for left, top, anchor, value in texts
     )
-    axis = f'<path d="M{_LEFT} {_TOP}V{floor}H{_WIDTH - _RIGHT}" fill="none" stroke="{_GREY}" opacity="0.5"/>'
+    axis = f'<path d="M{_LEFT} {_TOP}V{floor}H{right}" fill="none" stroke="{_GREY}" opacity="0.5"/>'
     size = f'viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" height="{_HEIGHT}"'
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif">{axis}{marks}{words}</svg>'
 

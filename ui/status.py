@@ -8,6 +8,7 @@ import streamlit as st
 
 from liveframe.gate import ShownState
 from liveframe.stats import Phase, PipelineStats
+from ui.chart import curves_chart, table
 from ui.viewer import Viewer
 
 STALE_S = 2.0  # a camera that has sent nothing for so long is off
@@ -77,22 +78,19 @@ def show_status(viewer: Viewer) -> None:
 
 
 def _show_stages(stats: PipelineStats) -> None:
-    """Median and 95th percentile by stage, as bars."""
+    """Median and 95th percentile by stage: a minute's curves and a table, drawn only while somebody looks."""
     names = [name for name in stats.stages if name not in _OWN_STAGES] + [n for n in _OWN_STAGES if n in stats.stages]
     times = [stats.stages[name] for name in names]
-    longest_ms = max(40.0, *(time.p95_ms for time in times))
-    bar = st.column_config.ProgressColumn(format="%.1f ms", min_value=0.0, max_value=longest_ms)
-    with st.expander("Time by stage", icon=":material/timer:"):
-        st.line_chart(_history(names, [time.p50_ms for time in times]), x_label="s", y_label="ms", height=180)
-        st.dataframe(
-            {
-                "stage": [_STAGE_NAMES.get(name, name) for name in names],
-                "median": [time.p50_ms for time in times],
-                "95 of 100 below": [time.p95_ms for time in times],
-            },
-            column_config={"median": bar, "95 of 100 below": bar},
-            hide_index=True,
-        )
+    history = _history(names, [time.p50_ms for time in times])
+    with st.expander("Time by stage", icon=":material/timer:", on_change="rerun", key="stages") as shown:
+        if not shown.open:
+            return
+        curves_chart(history, "Median by stage, ms, over the last minute (s)", least_height=20.0)
+        rows = [
+            [_STAGE_NAMES.get(name, name), f"{time.p50_ms:.1f}", f"{time.p95_ms:.1f}"]
+            for name, time in zip(names, times, strict=True)
+        ]
+        table(["Stage", "Median, ms", "95 of 100 below, ms"], rows)
 
 
 def _history(names: list[str], medians_ms: list[float]) -> dict[str, list[float]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from streamlit.testing.v1 import AppTest
 
-from ui.chart import line_svg
+from ui.chart import curves_svg, line_svg
 
 
 def charts() -> None:
@@ -34,7 +34,16 @@ def test_a_curve_falls_where_its_values_fall() -> None:
     assert heights[0] < heights[2] < heights[1]  # SVG counts downwards
 
 
+def test_curves_share_an_axis_from_zero_and_are_named() -> None:
+    svg = curves_svg({"mesh": [10.0, 10.0, 10.0], "whole <swap>": [20.0, 40.0, 20.0]})
+    curves = [part.split('"')[0].split() for part in svg.split('points="')[1:]]
+    heights = [[float(pair.split(",")[1]) for pair in curve] for curve in curves]
+    assert heights[0][0] > heights[1][0] > heights[1][1]  # SVG counts downwards
+    assert heights[1][0] - heights[1][1] == 2 * (heights[0][0] - heights[1][0])
+    assert "whole &lt;swap&gt;" in svg and ">-2<" in svg and ">0<" in svg
+
+
 def test_charts_import_no_data_frames(repository: Path) -> None:
-    code = "import sys, ui.chart, ui.figures; print(*sorted({'pandas', 'altair', 'pyarrow'} & set(sys.modules)))"
+    code = "import sys, ui.figures, ui.status; print(*sorted({'pandas', 'altair', 'pyarrow'} & set(sys.modules)))"
     told = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, check=True)
     assert told.stdout.split() == []
