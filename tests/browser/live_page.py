@@ -85,6 +85,10 @@ class LivePage:
         seen = self._screen().evaluate(ask, [is_mirrored, seconds * 1000])
         return [Seen(int(number), float(time_ms)) for number, time_ms in seen if number is not None]
 
+    def ask(self, expression: str, argument: object = None) -> object:
+        """Evaluate JavaScript, a function of the picture's element and an argument, where the picture is."""
+        return self._screen().evaluate(expression, argument)
+
     def wait_for_state(self, label: str, timeout_s: float = PATIENCE_MS / 1000) -> None:
         """Wait until the state badge reads `label`."""
         badge = self.page.locator(".stMarkdownBadge").filter(has_text=re.compile(f"{label}$"))
