@@ -20,8 +20,10 @@ class Camera {
     this.canvas = parent.querySelector("canvas");
     this.pen = this.canvas.getContext("2d");
     this.stage = parent.querySelector(".stage");
+    this.choice = parent.querySelector("select");
     this.run = null;
     this.button.onclick = () => (this.run ? this.stop() : this.start());
+    this.choice.onchange = () => { if (this.run) { this.stop(); this.start(); } };
   }
 
   async start() {
@@ -29,8 +31,9 @@ class Camera {
     this.label("Stop");
     this.tell("problem", "");
     try {
-      run.stream = await openCamera(this.settings);
+      run.stream = await openCamera(this.settings, this.choice.value);
       if (this.run !== run) return release(run);
+      await this.offer(run);
       run.stream.getVideoTracks()[0].onended = () => this.fail(run, "unplugged");
       run.video = Object.assign(document.createElement("video"), { muted: true, srcObject: run.stream });
       await run.video.play();
@@ -43,6 +46,16 @@ class Camera {
     run.socket.onmessage = (message) => this.paint(run, message.data);
     this.stage.classList.add("on");
     this.send(run);
+  }
+
+  // Lets the viewer choose where there are several cameras; browsers name them once one was allowed.
+  async offer(run) {
+    const devices = await navigator.mediaDevices.enumerateDevices();
+    const cameras = devices.filter((device) => device.kind === "videoinput");
+    const current = run.stream.getVideoTracks()[0].getSettings().deviceId;
+    this.choice.replaceChildren(...cameras.map(({ label, deviceId }, place) =>
+      new Option(label || `Camera ${place + 1}`, deviceId, false, deviceId === current)));
+    this.choice.hidden = cameras.length < 2;
   }
 
   // Sends the newest camera frame whenever one is presented and a place is free.
@@ -100,10 +113,15 @@ class Camera {
   }
 }
 
-function openCamera({ width, height }) {
+function openCamera({ width, height }, deviceId) {
   if (!navigator.mediaDevices) throw new DOMException("the page is not secure", "insecure");
   const video = { width: { ideal: width }, height: { ideal: height }, frameRate: { ideal: 30 } };
-  return navigator.mediaDevices.getUserMedia({ video, audio: false });
+  const open = (wishes) => navigator.mediaDevices.getUserMedia({ video: wishes, audio: false });
+  if (!deviceId) return open(video);
+  return open({ ...video, deviceId: { exact: deviceId } }).catch((error) => {
+    if (error.name === "OverconstrainedError") return open(video); // it was unplugged meanwhile
+    throw error;
+  });
 }
 
 function openSocket({ path, token }) {

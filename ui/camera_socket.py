@@ -12,7 +12,7 @@ QUALITY = 0.85
 PATH = "/frames"
 _HTML = """
 <div class="stage"><canvas width="640" height="480"></canvas></div>
-<button type="button">Start the camera</button>
+<button type="button">Start the camera</button><select aria-label="Camera" hidden></select>
 """
 _CSS = """
 .stage { background: var(--st-secondary-background-color); border-radius: var(--st-base-radius); overflow: hidden; }
@@ -22,6 +22,11 @@ _CSS = """
 button {
   margin-top: 0.5rem; padding: 0.5rem 1rem; border: 0; border-radius: var(--st-button-radius); cursor: pointer;
   font: inherit; background: var(--st-primary-color); color: var(--st-background-color);
+}
+select {
+  float: right; margin-top: 0.5rem; padding: 0.5rem; max-width: 60%; font: inherit; cursor: pointer;
+  background: var(--st-background-color); color: var(--st-text-color);
+  border: 1px solid var(--st-border-color); border-radius: var(--st-button-radius);
 }
 """
 _PROBLEMS = {

@@ -1,4 +1,4 @@
-"""A camera that is absent or that the page may not have: a sentence and a remedy, by either relay."""
+"""Cameras: one of several is chosen; one that is absent or refused gets a sentence and a remedy."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +10,19 @@ from tests.browser.conftest import RunningApp
 from tests.browser.live_page import PATIENCE_MS
 
 pytestmark = pytest.mark.timeout(300)
+TWO_CAMERAS = "--use-fake-device-for-media-stream=device-count=2"
 NO_CAMERA = "--use-fake-device-for-media-stream=device-count=0"
 ELSEWHERE = "--host-resolver-rules=MAP elsewhere.test 127.0.0.1"
+
+_NOTE_CAMERAS = """() => {
+  window.opened = [];
+  const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+  navigator.mediaDevices.getUserMedia = async (wishes) => {
+    const stream = await open(wishes);
+    opened.push(stream.getVideoTracks()[0].label);
+    return stream;
+  };
+}"""
 
 
 def open_page(context: BrowserContext, address: str) -> Page:
@@ -51,3 +62,21 @@ def test_a_page_without_https_says_where_the_camera_works(
     )
     page = open_page(open_browser(None, ELSEWHERE), app.address.replace("localhost", "elsewhere.test"))
     page.get_by_text("The browser gives the camera only to pages on this machine or over HTTPS").wait_for()
+
+
+def test_one_of_two_cameras_is_chosen_by_its_name_while_it_runs(
+    serve: Callable[..., RunningApp], open_browser: Callable[..., BrowserContext], tiny_bundle: Path
+) -> None:
+    app = serve(UNDERSTUDY_BUNDLE=str(tiny_bundle), UNDERSTUDY_RELAY="websocket")
+    page = open_page(open_browser(None, TWO_CAMERAS), app.address)
+    page.evaluate(_NOTE_CAMERAS)
+    page.get_by_role("button", name="Start the camera").click()
+    cameras = page.get_by_label("Camera", exact=True)
+    cameras.wait_for()
+    names = cameras.locator("option").all_inner_texts()
+    assert len(names) == 2
+    other = next(name for name in names if name != page.evaluate("opened[0]"))
+    cameras.select_option(label=other)
+    page.wait_for_function("opened.length === 2")
+    assert page.evaluate("opened[1]") == other
+    page.get_by_role("button", name="Stop", exact=True).wait_for()
