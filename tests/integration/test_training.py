@@ -222,7 +222,8 @@ def test_every_shipped_config_is_valid():
 
 
 def kill_and_resume(folder: Path, out: Path, times: int) -> None:
-    """Kill a training at different moments, each time after a checkpoint; then let it end."""
+    """Kill a training at random moments, each time after a checkpoint; then let it end."""
+    chance = np.random.default_rng(times)
     command = [sys.executable, "-m", "training.train", "--config", str(folder / "tiny.toml")]
     environment = {**os.environ, "UNDERSTUDY_HOME": str(folder / "trust")}
     for kill in range(times):
@@ -231,6 +232,7 @@ def kill_and_resume(folder: Path, out: Path, times: int) -> None:
         deadline = time.monotonic() + 100
         while (done := checkpointed(out)) < least and time.monotonic() < deadline and process.poll() is None:
             time.sleep(0.02)
+        time.sleep(chance.uniform(0.0, 0.2))  # in a step, or while the next checkpoint is written
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert checkpointed(out) >= done >= least
@@ -257,7 +259,7 @@ def write_killable_config(folder: Path, out: Path, iterations: int) -> None:
 def test_killed_training_loses_no_more_than_one_checkpoint_interval(made, tmp_path):
     folder, *_ = made
     write_killable_config(folder, tmp_path / "out", iterations=60)
-    kill_and_resume(folder, tmp_path / "out", times=2)
+    kill_and_resume(folder, tmp_path / "out", times=3)
     assert checkpointed(tmp_path / "out") == 60
     Bundle.load(tmp_path / "out" / "bundle")
 
