@@ -11,6 +11,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import psutil
 import pytest
 from numpy.typing import NDArray
 from playwright.sync_api import BrowserContext
@@ -269,16 +270,19 @@ def test_viewer_beyond_the_limit_is_refused_until_a_tab_is_closed(
 
 
 @pytest.mark.parametrize("relay", RELAYS)
-def test_closed_tab_frees_its_threads(
+def test_closed_tab_frees_its_threads_and_connections(
     serve: Serve, open_browser: OpenBrowser, tiny_bundle: Path, astronaut_clip: Path, relay: str
 ) -> None:
     app = serve(UNDERSTUDY_BUNDLE=str(tiny_bundle), UNDERSTUDY_RELAY=relay)
+    before = connections(app)
     live = LivePage(open_browser(astronaut_clip), app.address, is_webrtc=relay == "webrtc")
     live.start()
     live.wait_for_state("Swapped")
     assert len(stream_threads(app)) >= 2, "the model's thread and the relay's"
+    assert connections(app) > before
     live.page.close()
     wait_until(lambda: not stream_threads(app), timeout_s=35)
+    wait_until(lambda: connections(app) <= before, timeout_s=35)
 
 
 def stream_threads(app: RunningApp) -> list[str]:
@@ -289,6 +293,12 @@ def stream_threads(app: RunningApp) -> list[str]:
     if dump.returncode != 0 and "ermission" in dump.stderr:
         pytest.skip("needs the right to look into another process (ptrace)")
     return re.findall(r'"(liveframe-\w+|camera-stream\w*|socket-stream\w*|ShutdownPolling\S*)"', dump.stdout)
+
+
+def connections(app: RunningApp) -> int:
+    """How many TCP connections and UDP sockets the server holds."""
+    held = psutil.Process(app.process.pid).net_connections("inet")
+    return sum(1 for each in held if each.status in (psutil.CONN_ESTABLISHED, psutil.CONN_NONE))
 
 
 def test_camera_refused_gets_a_sentence_and_a_remedy(
