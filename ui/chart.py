@@ -10,7 +10,7 @@ _WIDTH, _HEIGHT = 480, 200
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 10, 10, 30
 _BINS = 18
 _INK, _GREY = "#3d8a8f", "#84908f"  # to be read on a light and on a dark page
-_INKS = (_INK, "#c98a3c", "#8a6fb0", "#5f9e58", "#c06070", "#5b86c4", "#a58b5a", "#7d8b90")
+_INKS = (_INK, "#c98a3c", "#8a6fb0", "#5f9e58", "#c06070", "#5b86c4", "#a58b5a", "#7d8b90", "#b06fa0")
 
 
 def line_chart(x: Sequence[float], y: Sequence[float], label: str) -> None:
@@ -29,7 +29,7 @@ def histogram(values: Sequence[float], label: str) -> None:
 
 
 def curves_svg(curves: Mapping[str, Sequence[float]], least_height: float = 0.0) -> str:
-    """Give several curves over the same moments as SVG, from zero up, named at the right.
+    """Give several curves over the same moments as SVG, from zero up, named at the right, the highest first.
 
     Args:
         curves: values by name, as many of each, one at least.
@@ -40,12 +40,14 @@ def curves_svg(curves: Mapping[str, Sequence[float]], least_height: float = 0.0)
     top = max(least_height, *(max(values) for values in curves.values()))
     xs = _scaled(range(count), _LEFT, right) if count > 1 else [float(_LEFT)]
     marks: list[str] = []
+    ranks = sorted(curves, key=lambda name: -curves[name][-1])
     for place, (name, values) in enumerate(curves.items()):
         ys = [_HEIGHT - _BOTTOM - (_HEIGHT - _BOTTOM - _TOP) * value / (top or 1.0) for value in values]
         points = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(xs, ys, strict=True))
         ink = _INKS[place % len(_INKS)]
         marks.append(f'<polyline points="{points}" fill="none" stroke="{ink}" stroke-width="2"/>')
-        marks.append(f'<text x="{right + 14}" y="{24 + 18 * place}" font-size="14" fill="{ink}">{escape(name)}</text>')
+        height = 22 + 18 * ranks.index(name)
+        marks.append(f'<text x="{right + 14}" y="{height}" font-size="14" fill="{ink}">{escape(name)}</text>')
     return _framed("".join(marks), (1 - count, 0), (0, top), right)
 
 
@@ -93,12 +95,17 @@ def _framed(marks: str, x: tuple[float, float], y: tuple[float, float], right: i
         (_LEFT - 6, _TOP + 10, "end", y[1]),
     ]
     words = "".join(
-        f'<text x="{left}" y="{top}" text-anchor="{anchor}" font-size="16" fill="{_GREY}">{value:.4g}</text>'
+        f'<text x="{left}" y="{top}" text-anchor="{anchor}" font-size="16" fill="{_GREY}">{_short(value)}</text>'
         for left, top, anchor, value in texts
     )
     axis = f'<path d="M{_LEFT} {_TOP}V{floor}H{right}" fill="none" stroke="{_GREY}" opacity="0.5"/>'
     size = f'viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" height="{_HEIGHT}"'
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif">{axis}{marks}{words}</svg>'
+
+
+def _short(value: float) -> str:
+    """Give a value in as few signs as an axis has room for."""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _show(svg: str, words: str) -> None:

@@ -4,7 +4,11 @@ import streamlit as st
 
 from ui import convert, live, login, models, studio
 
+# The page begins under the navigation, not a hand's breadth below: pictures come first.
+_CLOSER = "<style>.stMainBlockContainer { padding-top: 4.5rem; padding-bottom: 3rem; }</style>"
+
 st.set_page_config(page_title="Understudy", page_icon=":material/theater_comedy:", layout="wide")
+st.html(_CLOSER)
 live_page = st.Page(live.page, title="Live", icon=":material/videocam:", url_path="live", default=True)
 st.session_state["live_page"] = live_page  # the Studio leads there
 pages = [

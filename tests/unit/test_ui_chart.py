@@ -34,6 +34,11 @@ def test_a_curve_falls_where_its_values_fall() -> None:
     assert heights[0] < heights[2] < heights[1]  # SVG counts downwards
 
 
+def test_an_axis_has_room_for_its_ends() -> None:
+    svg = line_svg([50, 2000], [0.96831, 2.4322])
+    assert [text.split("<")[0] for text in svg.split('">') if text[0].isdigit()] == ["50", "2000", "0.968", "2.43"]
+
+
 def test_curves_share_an_axis_from_zero_and_are_named() -> None:
     svg = curves_svg({"mesh": [10.0, 10.0, 10.0], "whole <swap>": [20.0, 40.0, 20.0]})
     curves = [part.split('"')[0].split() for part in svg.split('points="')[1:]]
