@@ -11,14 +11,16 @@ from ui.controls import Camera
 QUALITY = 0.85
 PATH = "/frames"
 _HTML = """
-<div class="stage"><canvas width="640" height="480"></canvas></div>
+<div class="stage"><p>Your persona appears here.</p><canvas width="640" height="480"></canvas></div>
 <button type="button">Start the camera</button><select aria-label="Camera" hidden></select>
 """
 _CSS = """
 .stage { background: var(--st-secondary-background-color); border-radius: var(--st-base-radius); overflow: hidden; }
-.stage canvas { display: none; width: 100%; }
-.stage { min-height: 6rem; }
-.stage.on canvas { display: block; }
+.stage { display: grid; place-items: center; aspect-ratio: 4 / 3; } /* the room that the picture takes */
+.stage.on { display: block; aspect-ratio: auto; }
+.stage p { margin: 0; color: var(--st-text-color); opacity: 0.6; }
+.stage canvas, .stage.on p { display: none; }
+.stage.on canvas { display: block; width: 100%; }
 button {
   margin-top: 0.5rem; padding: 0.5rem 1rem; border: 0; border-radius: var(--st-button-radius); cursor: pointer;
   font: inherit; background: var(--st-primary-color); color: var(--st-background-color);
