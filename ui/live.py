@@ -17,7 +17,7 @@ from ui.personas_shelf import offered
 from ui.relay_choice import relay_for
 from ui.relay_webrtc import CameraStream, install_unbuffered_relay, raise_bitrates
 from ui.settings import RelayChoice, app_settings
-from ui.status import show_status
+from ui.status import is_silent, show_status
 from ui.viewer import HouseFullError, Viewer
 from understudy.bundle import BundleError
 from understudy.disclosure import DisclosureError
@@ -121,6 +121,12 @@ def _watch(viewer: Viewer, is_wanted: bool, in_flight: int | None = None) -> Non
     show_status(viewer)
     if in_flight not in (None, viewer.in_flight):
         st.rerun()
+    if is_wanted and is_silent(viewer):
+        st.warning(
+            "The camera has gone silent. If it was unplugged, plug it in; if the network broke, wait for it. "
+            "Then press Stop and start again.",
+            icon=":material/videocam_off:",
+        )
     stream = viewer.stream
     if not is_wanted or stream is None or (stream.counts().received and not stream.is_ended):
         st.session_state.pop("waiting_since_s", None)

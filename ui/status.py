@@ -12,6 +12,7 @@ from ui.chart import curves_chart, table
 from ui.viewer import Viewer
 
 STALE_S = 2.0  # a camera that has sent nothing for so long is off
+SILENT_S = 4.0  # and one that was not stopped has a trouble
 _HISTORY_S = 60
 _OWN_STAGES = ("queue", "model", "total")
 _STAGE_NAMES = {"queue": "waiting", "model": "whole swap", "total": "in the app"}
@@ -50,6 +51,12 @@ def is_streaming(viewer: Viewer) -> bool:
     """Whether the camera sends frames now."""
     stream = viewer.stream
     return stream is not None and not stream.is_ended and stream.counts().received > 0 and _idle_s(viewer) < STALE_S
+
+
+def is_silent(viewer: Viewer) -> bool:
+    """Whether a started camera sends nothing any more, although nobody stopped it."""
+    stream = viewer.stream
+    return stream is not None and not stream.is_ended and stream.counts().received > 0 and _idle_s(viewer) > SILENT_S
 
 
 def show_status(viewer: Viewer) -> None:

@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Page
 
 from tests.browser.conftest import RunningApp
-from tests.browser.live_page import PATIENCE_MS
+from tests.browser.live_page import PATIENCE_MS, LivePage
 
 pytestmark = pytest.mark.timeout(300)
 TWO_CAMERAS = "--use-fake-device-for-media-stream=device-count=2"
@@ -22,6 +22,12 @@ _NOTE_CAMERAS = """() => {
     opened.push(stream.getVideoTracks()[0].label);
     return stream;
   };
+}"""
+
+_KEEP_STREAM = """() => {
+  if (!navigator.mediaDevices) return;
+  const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+  navigator.mediaDevices.getUserMedia = async (wishes) => (window.stream = await open(wishes));
 }"""
 
 
@@ -80,3 +86,20 @@ def test_one_of_two_cameras_is_chosen_by_its_name_while_it_runs(
     page.wait_for_function("opened.length === 2")
     assert page.evaluate("opened[1]") == other
     page.get_by_role("button", name="Stop", exact=True).wait_for()
+
+
+def test_a_camera_that_is_unplugged_in_mid_stream_gets_a_remedy(
+    serve: Callable[..., RunningApp],
+    open_browser: Callable[..., BrowserContext],
+    tiny_bundle: Path,
+    astronaut_clip: Path,
+) -> None:
+    app = serve(UNDERSTUDY_BUNDLE=str(tiny_bundle), UNDERSTUDY_RELAY="webrtc")
+    live = LivePage(open_browser(astronaut_clip), app.address)
+    live.button("Start the camera").wait_for()
+    for frame in live.page.frames:
+        frame.evaluate(_KEEP_STREAM)
+    live.start()
+    live.wait_for_state("Swapped")
+    live.ask("() => stream.getTracks().forEach((track) => track.stop())")
+    live.page.get_by_text("The camera has gone silent. If it was unplugged, plug it in").wait_for()
