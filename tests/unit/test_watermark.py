@@ -1,6 +1,7 @@
 """The watermark cannot be seen, is found by its key alone, and survives mirroring, rescaling and small crops."""
 
 import json
+import time
 from pathlib import Path
 
 import cv2
@@ -35,6 +36,28 @@ def test_it_is_invisible_and_painted_in_place(scene: list[Picture], marked: list
     frame = scene[0].copy()
     assert Watermark()(frame) is frame
     assert np.abs(frame.astype(int) - scene[0]).max() <= 8
+
+
+def test_it_is_faint_where_the_picture_is_smooth(astronaut: Picture) -> None:
+    """Eyes see a texture on walls and skin, and hardly on hair: there it may be as strong as 40 dB allow."""
+    smooth = np.repeat(np.linspace(60, 200, 640).astype(np.uint8)[None, :, None], 480, axis=0).repeat(3, axis=2)
+    rough = np.random.default_rng(3).integers(40, 216, (480, 640, 3), np.uint8)
+    mark = Watermark()
+    assert cv2.PSNR(smooth, mark(smooth.copy())) >= 48
+    assert 40 <= cv2.PSNR(rough, mark(rough.copy())) <= 43
+    assert np.abs(mark(smooth.copy()).astype(int) - smooth).max() <= 2
+    for picture in (smooth, rough):
+        assert detect([mark(picture.copy())] * 2, is_thorough=False).z > (8 if picture is smooth else 0)
+
+
+def test_a_480p_frame_is_marked_within_two_milliseconds(scene: list[Picture]) -> None:
+    mark, work = Watermark(), scene[0].copy()
+    took_s = []
+    for _ in range(60):
+        started_s = time.perf_counter()
+        mark(work)
+        took_s.append(time.perf_counter() - started_s)
+    assert min(took_s) <= 0.002
 
 
 def test_it_is_found_with_its_payload(marked: list[Picture]) -> None:
