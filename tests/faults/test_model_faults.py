@@ -22,7 +22,7 @@ from tests.faults.stage import FlakyModel, FlakyRole, Stage, bursts, recovery_s
 from understudy.face import AlignedFace
 from understudy.swapper import FaceSwapper
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]  # for a thousand frames on a busy machine
 Play = Callable[[str, object, Script], Stage]
 Swap = NDArray[np.uint8]
 

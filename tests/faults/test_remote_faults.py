@@ -22,7 +22,7 @@ from tests.serving_process import ROOT, running
 from understudy.bundle import Bundle
 from understudy.swapper import FaceSwapper, SwapSettings
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 Play = Callable[[str, object, Script], Stage]
 Remote = Callable[[RemotePolicy], RemoteClient]
 

@@ -18,7 +18,7 @@ from understudy.detect import FaceDetector
 from understudy.mesh import FaceMesh
 from understudy.swapper import FaceSwapper
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]  # for a thousand frames on a busy machine
 Play = Callable[[str, object, Script], Stage]
 Scene = Callable[[Camera], Iterator[Picture]]
 

@@ -17,7 +17,7 @@ from tests.faults.stage import Stage
 from tests.waiting import wait_until
 from understudy.swapper import FaceSwapper, SwapSettings
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]  # for a thousand frames on a busy machine
 
 
 def test_viewer_who_leaves_in_mid_frame_sees_no_raw_face(

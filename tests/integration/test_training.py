@@ -255,7 +255,7 @@ def write_killable_config(folder: Path, out: Path, iterations: int) -> None:
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_killed_training_loses_no_more_than_one_checkpoint_interval(made, tmp_path):
     folder, *_ = made
     write_killable_config(folder, tmp_path / "out", iterations=60)
