@@ -1,6 +1,5 @@
 """The Live page in a real browser: what a viewer gets back, pixel by pixel."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -156,15 +155,18 @@ def test_frames_arrive_in_order_with_the_face_repainted(
 
 
 @pytest.mark.parametrize("relay", RELAYS)
-def test_at_least_fifteen_frames_a_second_arrive(
+def test_a_swap_keeps_most_of_what_the_bare_relay_delivers(
     serve: Serve, open_browser: OpenBrowser, tiny_bundle: Path, astronaut_clip: Path, relay: str
 ) -> None:
-    if os.getloadavg()[0] > 1.5 * (os.cpu_count() or 1):
-        pytest.skip(f"the machine is busy with other work: load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     live = live_page(serve, open_browser, tiny_bundle, astronaut_clip, relay)
     live.start()
-    live.wait_for_state("Swapped")
-    assert max(fps(live.watch(4)) for _ in range(3)) >= 15
+    rates: dict[str, list[float]] = {"Not swapped": [], "Swapped": []}
+    for state in [*rates] * 3:  # in turn, in one stream: what else the machine does falls on both
+        live.page.get_by_text("Show my own camera").click()
+        live.wait_for_state(state)
+        live.wait(1)
+        rates[state].append(fps(live.watch(3)))
+    assert max(rates["Swapped"]) >= 0.5 * max(rates["Not swapped"]), rates
 
 
 @pytest.mark.parametrize("relay", RELAYS)

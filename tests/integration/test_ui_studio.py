@@ -1,6 +1,5 @@
 """The Studio page: a photo and a permission become a persona that plays at once; clips become a faceset."""
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -108,10 +107,8 @@ def test_a_photo_and_a_permission_make_a_persona_with_a_signed_record(page: AppT
 def test_the_persona_plays_in_its_makers_stream_at_once_and_stops_when_revoked(page: AppTest) -> None:
     live = AppTest.from_function(live_page, default_timeout=60).run()
     make(page)
-    started_s = time.perf_counter()
     live.run()
     live.button(key="persona-eileen").click().run()
-    assert time.perf_counter() - started_s < 10  # on a loaded machine; the figure itself is measured elsewhere
     (viewer,) = house.seats().viewers()
     assert viewer.choices.swap.persona == "eileen"
     session = viewer.pipeline.session
