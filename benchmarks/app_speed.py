@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +97,8 @@ def _switch(page: AppTest, camera: HandCamera, name: str, picture: Image) -> flo
 
 def _standing(camera: HandCamera, picture: Image) -> tuple[Image, float]:
     """Give what is shown of a standing picture, and how much that changes by itself: the watermark moves."""
-    first, second = (camera.send_until(ShownState.SWAPPED, picture) for _ in range(2))
-    return second, _off(first, second)
+    shown = [camera.send_until(ShownState.SWAPPED, picture) for _ in range(8)]
+    return shown[-1], float(np.median([_off(one, other) for one, other in pairwise(shown)]))
 
 
 def _arrival_s(camera: HandCamera, picture: Image, before: tuple[Image, float]) -> float:
