@@ -86,10 +86,10 @@ def _similarity(rng: Generator, how: Augmentation) -> NDArray[np.float64]:
 
 
 def _light(rng: Generator) -> Picture:
-    """Give a lookup table, uint8 [1, 256, 3]: gamma and a gain per channel, from dim rooms to washed-out webcams."""
+    """Give a lookup table, uint8 [1, 256, 3]: gamma and a gain per channel."""
     ramp = np.linspace(0, 1, 256, dtype=np.float32)[:, None]
-    gain = rng.uniform(0.65, 1.3) * rng.uniform(0.9, 1.1, 3)
-    table = ramp ** rng.uniform(0.65, 1.5) * gain.astype(np.float32)
+    gain = rng.uniform(0.75, 1.15) * rng.uniform(0.92, 1.08, 3)
+    table = ramp ** rng.uniform(0.75, 1.35) * gain.astype(np.float32)
     return np.clip(table * 255, 0, 255).astype(np.uint8)[None]
 
 
