@@ -1,41 +1,14 @@
 // Notes when a numbered camera frame is presented here, and when it comes back shown: [number, ms] each.
-// Runs before a page's own scripts. Numbers are tests/barcode.py's; what comes back is mirrored.
+// Runs before a page's own scripts. tests/browser/barcode.js reads the numbers; what comes back is mirrored.
 (() => {
   if (!navigator.mediaDevices) return;
-  const BITS = 10, STRIP = 24, MOST = 20000;
+  const MOST = 20000;
   const glass = (window.glass = { sent: [], shown: [] });
-  const canvas = document.createElement("canvas");
-  const pen = canvas.getContext("2d", { willReadFrequently: true });
   const drawImage = CanvasRenderingContext2D.prototype.drawImage;
-
-  // The number in the strip at the bottom; null where the strip does not agree with itself.
-  const number = (source, width, height, mirrored) => {
-    canvas.width = width;
-    canvas.height = STRIP;
-    pen.setTransform(mirrored ? -1 : 1, 0, 0, 1, mirrored ? width : 0, 0);
-    drawImage.call(pen, source, 0, height - STRIP, width, STRIP, 0, 0, width, STRIP);
-    const { data } = pen.getImageData(0, 0, width, STRIP);
-    const cell = Math.floor(width / (2 * BITS));
-    const isWhite = (place) => {
-      let sum = 0, count = 0;
-      for (let y = STRIP / 4; y < (3 * STRIP) / 4; y += 3)
-        for (let x = place * cell + (cell >> 2); x < (place + 1) * cell - (cell >> 2); x += 4) {
-          sum += data[(y * width + x) * 4 + 1];
-          count++;
-        }
-      return sum / count > 127;
-    };
-    let value = 0;
-    for (let bit = 0; bit < BITS; bit++) {
-      if (isWhite(bit) === isWhite(BITS + bit)) return null;
-      value = (value << 1) | isWhite(bit);
-    }
-    return value;
-  };
 
   const note = (list, source, width, height, mirrored) => {
     const now = performance.now(); // before the reading, which takes a moment itself
-    const value = width ? number(source, width, height, mirrored) : null;
+    const value = width ? barcodeNumber(source, width, height, mirrored) : null;
     if (value !== null && list.length < MOST) list.push([value, now]);
   };
 

@@ -31,7 +31,7 @@ from benchmarks.moving_face import frames
 from benchmarks.timing import Figures, rows, spread
 from benchmarks.whole_path import SIZES, Row, crowd
 from tests.browser.clips import write_y4m
-from tests.browser.live_page import LivePage
+from tests.browser.live_page import BARCODE_READER, LivePage
 from tests.ports import free_port
 from understudy.bundle import Bundle, default_bundle
 from understudy.swapper import FaceSwapper
@@ -118,7 +118,7 @@ def browser_with(clip: Path, profile: Path, chromium: str) -> Iterator[BrowserCo
             headless=True,
             args=[*_CHROMIUM, f"--use-file-for-fake-video-capture={clip}"],
         )
-        context.add_init_script(path=_SCRIPT)
+        context.add_init_script(script=BARCODE_READER + _SCRIPT.read_text())  # one: the order of several is open
         try:
             yield context
         finally:

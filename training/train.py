@@ -230,16 +230,14 @@ def load_start(network: SwapAutoencoder, bundle: Path) -> None:
     """
     folders = {persona.name: persona.still.parent for persona in Bundle.load(bundle).personas}
     first = next(iter(folders.values()))
-    places = {
-        name: (folders.get(name, first), first, bundle) for name in network.decoders
-    }  # once there was one for all
-    decoders = [([place / "decoder.npz" for place in places[name]], part) for name, part in network.decoders.items()]
-    for paths, part in [([bundle / "encoder.npz"], network.encoder), *decoders]:
-        path = next((path for path in paths if path.is_file()), None)
-        if path is None:
-            raise BundleError(
-                f"{bundle} must hold {paths[0].name} to train on, but does not. Export it with this version."
-            )
+    parts = [(bundle / "encoder.npz", network.encoder)]
+    for name, part in network.decoders.items():
+        own = folders.get(name, first) / "decoder.npz"
+        # Bundles of earlier versions hold one decoder for all.
+        parts.append((own if own.is_file() else bundle / own.name, part))
+    for path, part in parts:
+        if not path.is_file():
+            raise BundleError(f"{bundle} must hold {path.name} to train on, but does not. Export it with this version.")
         with np.load(path, allow_pickle=False) as data:
             arrays = [data[f"arr_{i}"].astype(np.float32) for i in range(len(data.files))]
         assign(part.weights, arrays, str(bundle))

@@ -19,8 +19,9 @@ pages = [
 ]
 if login.is_configured():
     pages.append(st.Page(login.logout_page, title="Your login", icon=":material/account_circle:", url_path="login"))
-chosen = st.navigation(pages, position="hidden" if login.must_log_in() else "top")
-if login.must_log_in():
+must_log_in = login.must_log_in()
+chosen = st.navigation(pages, position="hidden" if must_log_in else "top")
+if must_log_in:
     login.login_page()
 else:
     chosen.run()

@@ -173,9 +173,7 @@ class Watermark:
         if pixels.dtype != np.uint8 or 0 in pixels.shape:
             raise FrameError(f"Pixels must be uint8 and some, but got {pixels.dtype} {list(pixels.shape)}.")
         height, width = pixels.shape[:2]
-        hiding = np.asarray(
-            cv2.resize(hiding_places(pixels), (width, height), interpolation=cv2.INTER_LINEAR), np.uint8
-        )
+        hiding = cv2.resize(hiding_places(pixels), (width, height), interpolation=cv2.INTER_LINEAR)
         plus, minus = self._layer(height, width, amplitude).chosen(np.asarray(hiding, np.uint8))
         if pixels.ndim == 3:
             plus, minus = cv2.merge([plus] * 3), cv2.merge([minus] * 3)

@@ -12,7 +12,8 @@ from playwright.sync_api import BrowserContext, ElementHandle, FrameLocator, Loc
 from liveframe.frame import Image
 from tests import barcode
 
-PROBE = Path(__file__).with_name("probe.js").read_text()
+BARCODE_READER = Path(__file__).with_name("barcode.js").read_text()
+PROBE = BARCODE_READER + Path(__file__).with_name("probe.js").read_text()
 _VIDEO, _CANVAS = "video", ".stage canvas"
 PATIENCE_MS = 60_000  # a busy machine takes its time to open a page
 START_MS = 10_000  # about one start in twenty never plays; the page says so after as long
