@@ -23,6 +23,8 @@ class Augmentation:
         shift: largest shift, share of the crop.
         flip: chance of mirroring.
         colour: chance of another light (gamma, gain per channel), input and target alike.
+        light: how far that light is from the driver's own, where 1 is a room's lamps; more also learns faces that a
+            beauty filter or a bright window has washed out.
         faults: chance of blur, noise, JPEG or fewer pixels, input alone.
         occluders: chance of something in front of the face; the mask is zero there.
     """
@@ -33,6 +35,7 @@ class Augmentation:
     shift: float = 0.04
     flip: float = 0.5
     colour: float = 0.5
+    light: float = 1.0
     faults: float = 0.5
     occluders: float = 0.3
 
@@ -55,7 +58,7 @@ def augment(
         BGR, mask, detail.
     """
     matrix, flip = _similarity(rng, how), rng.random() < how.flip
-    light = _light(rng) if rng.random() < how.colour else None
+    light = _light(rng, how.light) if rng.random() < how.colour else None
     face = _apply(driver, matrix, flip, light, cv2.BORDER_REFLECT_101)
     mask, detail = cv2.split(_apply(maps, matrix, flip, None, cv2.BORDER_CONSTANT))
     if rng.random() < how.occluders:
@@ -85,11 +88,11 @@ def _similarity(rng: Generator, how: Augmentation) -> NDArray[np.float64]:
     return matrix  # type: ignore[return-value]
 
 
-def _light(rng: Generator) -> Picture:
+def _light(rng: Generator, reach: float) -> Picture:
     """Give a lookup table, uint8 [1, 256, 3]: gamma and a gain per channel."""
     ramp = np.linspace(0, 1, 256, dtype=np.float32)[:, None]
-    gain = rng.uniform(0.75, 1.15) * rng.uniform(0.92, 1.08, 3)
-    table = ramp ** rng.uniform(0.75, 1.35) * gain.astype(np.float32)
+    gain = rng.uniform(1 - 0.25 * reach, 1 + 0.15 * reach) * rng.uniform(1 - 0.08 * reach, 1 + 0.08 * reach, 3)
+    table = ramp ** rng.uniform(0.75**reach, 1.35**reach) * gain.astype(np.float32)
     return np.clip(table * 255, 0, 255).astype(np.uint8)[None]
 
 
