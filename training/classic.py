@@ -7,6 +7,7 @@ Kept for comparison, and for those who want a person's own texture: it needs 100
 
 import hashlib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from training.pairs import CROP_PX, PairsError
+from training.pairs import COMMON, CROP_PX, MARGIN_PX, PairedFaceset, PairsError
 from understudy.consent import check, read_record
 from understudy.consent_faces import check_faceset
 from understudy.faceset import Faceset
@@ -57,6 +58,10 @@ class Facesets:
     def recipe(self, name: str) -> dict[str, Any]:
         """Give how a persona is made."""
         return {"kind": "faceset", "title": name.title(), "files": source_digests(self.by_name[name])}
+
+    def faces(self, name: str) -> list[tuple[Picture, Picture]]:
+        """Give a persona's faces, uint8 [CROP_PX, CROP_PX, 3], and maps, uint8 [CROP_PX, CROP_PX, 2]."""
+        return [_face(self.by_name[name], entry) for entry in self.by_name[name]]
 
     def check_consent(self, name: str, trust: Path) -> None:
         """Refuse a faceset whose person's consent does not cover its files, or that shows somebody else.
@@ -107,12 +112,29 @@ def best_stills(faceset: Faceset, count: int) -> list[Still]:
     return [Still(_sized(faceset.crop(sharp[i]), CROP_PX), sharp[i].mesh * scale) for i in chosen]
 
 
+def unpaired(pairs: PairedFaceset, name: str) -> list[tuple[Picture, Picture]]:
+    """Give a persona's pictures of a paired faceset as if nobody knew which driver each belongs to.
+
+    Args:
+        pairs: the paired faceset.
+        name: the persona, or COMMON for the drivers themselves.
+
+    Returns:
+        Faces, uint8 [CROP_PX, CROP_PX, 3], and maps, uint8 [CROP_PX, CROP_PX, 2]: views of mapped files.
+    """
+    inner = slice(MARGIN_PX, MARGIN_PX + CROP_PX)
+    faces = pairs.array("drivers" if name == COMMON else f"targets/{name}", 3)
+    maps = pairs.array("maps", 2)
+    return [(faces[row, inner, inner], maps[row, inner, inner]) for row in range(pairs.count)]
+
+
 class ClassicBatches:
     """Batches per persona: a warped face in, the face itself wanted. The same step gives the same batch."""
 
-    def __init__(self, config: Any, facesets: Facesets, personas: list[str]) -> None:
+    def __init__(self, config: Any, source: Facesets | PairedFaceset, personas: list[str]) -> None:
         self.config, self.personas = config, personas
-        self._faces = {name: [_face(facesets.by_name[name], e) for e in facesets.by_name[name]] for name in personas}
+        of = source.faces if isinstance(source, Facesets) else partial(unpaired, source)
+        self._faces = {name: of(name) for name in personas}
         self.validation = np.arange(min(config.validation, *(len(faces) for faces in self._faces.values())))
 
     def batch(self, step: int) -> tuple[dict[str, NDArray[np.float32]], dict[str, Picture]]:

@@ -23,7 +23,8 @@ class TrainingConfig:
         name: of the model in the registry.
         pairs: the paired faceset.
         personas: which of its personas; empty means all.
-        recipe: "paired" (reenacted targets) or "classic" (random warp, two facesets or more, no pairs).
+        recipe: "paired" (reenacted targets) or "classic" (random warp, two facesets or more, no pairs; with `common`
+            and no facesets, the pictures of `pairs` as if nobody knew the pairs: what both recipes can be compared on).
         facesets: for the classic recipe, a faceset's folder by persona name.
         out: where checkpoints and previews go.
         iterations: how many steps in all.
@@ -73,8 +74,14 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if self.recipe not in ("paired", "classic"):
             raise ConfigError(f"recipe must be paired or classic, but got {self.recipe!r}.")
-        if self.recipe == "classic" and (len(self.facesets) < 2 or not self.size.bottleneck):
-            raise ConfigError("the classic recipe must have two [facesets] or more, and a [size] with a bottleneck.")
+        if self.facesets and self.recipe != "classic":
+            raise ConfigError("[facesets] must be given to the classic recipe only; the paired one trains on pairs.")
+        has_two = len(self.facesets) >= 2 or (not self.facesets and self.common)
+        if self.recipe == "classic" and not (has_two and self.size.bottleneck):
+            raise ConfigError(
+                "the classic recipe must have two [facesets] or more, or pairs and common = true (their pictures, "
+                "unpaired), and a [size] with a bottleneck."
+            )
 
 
 def load_config(path: Path, overrides: list[str]) -> TrainingConfig:

@@ -30,6 +30,8 @@ from understudy.trust_store import TrustStore
 CROP_PX = 256
 MARGIN_PX = 16
 CANVAS_PX = CROP_PX + 2 * MARGIN_PX
+# The decoder that paints the drivers themselves.
+COMMON = "common"
 
 
 class PairsError(RuntimeError):

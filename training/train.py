@@ -33,7 +33,7 @@ from training.checkpoint import CheckpointError, assign, load_checkpoint, save_c
 from training.classic import ClassicBatches, Facesets
 from training.config import ConfigError, TrainingConfig, load_config
 from training.losses import LossWeights, dssim, swap_loss
-from training.pairs import PairedFaceset, PairsError
+from training.pairs import COMMON, PairedFaceset, PairsError
 from training.tracking import Tracker
 from understudy.bundle import Bundle, BundleError
 from understudy.consent_record import ConsentError
@@ -41,7 +41,6 @@ from understudy.network import SwapAutoencoder
 from understudy.quiet import keep_quiet
 from understudy.trust_store import TrustStore, trust_folder
 
-COMMON = "common"
 # What --size sets: decoders of another output size cannot go on from those of a bundle.
 SIZES = {"config": [], "fast": ["size.input_px=128", "size.output_px=128", 'start_from=""']}
 Faces = NDArray[np.float32] | dict[str, NDArray[np.float32]]
@@ -253,7 +252,7 @@ class Training:
         self.config, self.out = config, Path(config.out)
         self.out.mkdir(parents=True, exist_ok=True)
         is_classic = config.recipe == "classic"
-        self.pairs = Facesets(config.facesets) if is_classic else PairedFaceset(Path(config.pairs))
+        self.pairs = Facesets(config.facesets) if config.facesets else PairedFaceset(Path(config.pairs))
         chosen = config.personas or self.pairs.personas
         missing = [name for name in chosen if name not in self.pairs.personas]
         if missing:

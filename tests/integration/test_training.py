@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -175,6 +176,25 @@ def test_split_batch_gives_each_persona_its_own_drivers_and_trains_all(made, tmp
         assert np.abs(part.get_weights()[0] - before[name]).max() > 0, name
     with pytest.raises(ConfigError, match="multiple of 2, but got 3"):
         Training(tiny_config(folder, **{**split, "batch": 3}, iterations=2), folder / "trust")
+
+
+def test_classic_recipe_trains_on_the_pictures_of_pairs_unpaired(made, tmp_path):
+    from training.export import export_bundle
+    from training.train import Training
+    from understudy.network import NetworkSize
+
+    folder, *_ = made
+    size = NetworkSize(**SIZE, bottleneck=16)
+    config = replace(tiny_config(folder, out=str(tmp_path)), recipe="classic", common=True, size=size)
+    training = Training(config, folder / "trust")
+    assert training.personas == ["eileen", "common"]
+    faces, targets = training.batches.batch(0)
+    assert faces.keys() == targets.keys() == {"eileen", "common"}
+    assert not np.array_equal(targets["eileen"][..., :3], targets["common"][..., :3])
+    training.run()
+    bundle = Bundle.load(export_bundle(training, tmp_path / "bundle", TrustStore(folder / "trust")))
+    assert [persona.name for persona in bundle.personas] == ["eileen"]
+    assert bundle.manifest.training["recipe"] == "classic"
 
 
 def test_persona_without_consent_to_train_is_refused_before_any_face_is_read(made, tmp_path):

@@ -1,0 +1,141 @@
+"""The paired recipe against the classic one: same network, same pictures, same minutes, measured on the same clips.
+
+    uv run python -m benchmarks.recipes d3.mp4 d14.mp4 single_face.mp4 --pairs work/pairs --persona amara --minutes 10
+
+Both train the network with the dense bottleneck that the classic recipe needs, on one paired faceset: the classic one
+on its drivers and targets as if nobody knew which belong together. How many steps the minutes hold is measured first,
+so that both see their whole schedule. A run that was cut off goes on when the same command is run again.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from benchmarks.machine import machine
+from understudy.quiet import keep_quiet
+
+RECIPES = ("paired", "classic")
+# Of an identity, what is missing to the persona counts: 1 - cosine, as of an error.
+_FIGURES = ("expression_pct", "mouth_pct", "eyes_pct", "pose_deg", "identity_to_persona", "retrieval_rank1")
+_WARM_STEPS, _TIMED_STEPS = 3, 10
+
+
+def compare(
+    pairs: Path, persona: str, clips: Sequence[Path], minutes: float, out: Path, every: int = 10, frames: int = 0
+) -> dict[str, Any]:
+    """Train both recipes and measure both.
+
+    Args:
+        pairs: a paired faceset (training.reenact) with the persona in it.
+        persona: whom both learn.
+        clips: held-out videos with a face.
+        minutes: of training steps, for each recipe.
+        out: where both trainings and bundles lie.
+        every: look closely at every n-th frame.
+        frames: frames to take of each clip; 0 takes all.
+
+    Returns:
+        The machine, figures by recipe (means over the clips), and `classic_to_paired` ratios of errors.
+    """
+    from training.evaluate import Evaluator
+
+    evaluator = Evaluator(clips, every, frames)
+    figures: dict[str, Any] = {}
+    for recipe in RECIPES:
+        bundle, iterations = _trained(recipe, pairs, persona, minutes, out)
+        reports = [report.figures() for report in evaluator.run(bundle, [persona], out / recipe / "evaluation")]
+        figures[recipe] = {"iterations": iterations, **{key: _mean(reports, key) for key in _FIGURES}}
+    return {"machine": machine(), "minutes": minutes, **figures, "classic_to_paired": _ratios(figures)}
+
+
+def _mean(reports: Sequence[dict[str, Any]], key: str) -> float | None:
+    """Give a figure's mean over the clips; None where some clip has none: a face so bad that no judge sees it."""
+    values = [report[key] for report in reports]
+    return None if None in values else round(mean(values), 4)
+
+
+def _ratios(figures: dict[str, Any]) -> dict[str, float | None]:
+    paired, classic = (figures[recipe] for recipe in ("paired", "classic"))
+    errors = {key: (classic[key], paired[key]) for key in _FIGURES[:4]}
+    if None not in (classic["identity_to_persona"], paired["identity_to_persona"]):
+        errors["identity_error"] = (1 - classic["identity_to_persona"], 1 - paired["identity_to_persona"])
+    return {key: None if None in pair else round(pair[0] / pair[1], 3) for key, pair in errors.items()}
+
+
+def _trained(recipe: str, pairs: Path, persona: str, minutes: float, out: Path) -> tuple[Any, int]:
+    """Train a recipe for some minutes, or go on; give its bundle and its iterations."""
+    from training.export import export_bundle
+    from training.train import Training
+    from understudy.bundle import Bundle
+    from understudy.trust_store import TrustStore, trust_folder
+
+    folder, trust = out / recipe, trust_folder(os.environ)
+    plan = folder / "iterations.json"
+    if not plan.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        plan.write_text(json.dumps(round(minutes * 60 / _step_seconds(_config(recipe, pairs, persona, out, 1)))))
+    iterations = max(1, json.loads(plan.read_text()))
+    training = Training(_config(recipe, pairs, persona, out, iterations), trust)
+    training.run()
+    return Bundle.load(export_bundle(training, folder / "bundle", TrustStore(trust))), iterations
+
+
+def _config(recipe: str, pairs: Path, persona: str, out: Path, iterations: int) -> Any:
+    from training.config import TrainingConfig
+    from understudy.network import NetworkSize
+
+    return TrainingConfig(
+        name=f"recipe-{recipe}",
+        recipe=recipe,
+        pairs=str(pairs),
+        personas=[persona],
+        common=recipe == "classic",
+        out=str(out / recipe),
+        iterations=iterations,
+        warm_up=min(200, iterations // 10),
+        tracking="",
+        size=NetworkSize(bottleneck=256),
+    )
+
+
+def _step_seconds(config: Any) -> float:
+    """Time some steps of a throw-away network."""
+    from training.train import Training, fed
+    from understudy.trust_store import trust_folder
+
+    training = Training(replace(config, out=str(Path(config.out) / "timed")), trust_folder(os.environ))
+    ends_s: list[float] = []
+    for faces, targets in fed(training.batches, 0, _WARM_STEPS + _TIMED_STEPS):
+        training.trainer.train_on_batch(faces, targets)
+        ends_s.append(time.perf_counter())
+    return (ends_s[-1] - ends_s[_WARM_STEPS - 1]) / _TIMED_STEPS
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compare from the command line; one JSON object on stdout."""
+    keep_quiet(os.environ)
+    parser = argparse.ArgumentParser(prog="benchmarks.recipes", description=__doc__.split("\n\n")[0])
+    parser.add_argument("clips", type=Path, nargs="+", metavar="CLIP", help="held-out videos with a face")
+    parser.add_argument("--pairs", type=Path, default=Path("work/pairs"))
+    parser.add_argument("--persona", required=True)
+    parser.add_argument("--minutes", type=float, default=10.0, help="of training, for each recipe (%(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("work/recipes"))
+    parser.add_argument("--every", type=int, default=10, metavar="N", help="look closely at every n-th frame")
+    parser.add_argument("--frames", type=int, default=0, metavar="N", help="take the first n frames of each clip")
+    options = parser.parse_args(arguments)
+    found = compare(
+        options.pairs, options.persona, options.clips, options.minutes, options.out, options.every, options.frames
+    )
+    print(json.dumps(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
