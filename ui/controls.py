@@ -132,6 +132,21 @@ def _choose_blend(persona: str, faces: Sequence[int]) -> SwapSettings:
         colour_match=st.toggle("Match the colours to the light", bool(default.colour_match), key="colour_match"),
         mask_feather=st.slider("Soft edge", 0.0, 1.0, default.mask_feather, 0.05, key="mask_feather"),
         mask_size=st.slider("Mask size", 0.5, 1.5, default.mask_size, 0.05, key="mask_size"),
+        own_eyes=st.toggle(
+            "Keep your own eyes and teeth",
+            default.own_eyes,
+            key="own_eyes",
+            help="Gaze and teeth are then exact, and as sharp as your camera. Off: what the persona's network paints.",
+        ),
+        detail=st.slider(
+            "Skin detail",
+            0.0,
+            2.0,
+            default.detail,
+            0.05,
+            key="detail",
+            help="How much of the persona's fine structure (brows, lids, lips) is laid over what the network paints.",
+        ),
         faces=_choose_faces(faces),
         view=_choose_one("Look into the works", _VIEWS, default.view, "view"),
     )

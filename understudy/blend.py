@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.align import transform
+from understudy.detail import Detail
 from understudy.face import AlignedFace, Matrix, Points
 from understudy.mesh import FACE_OVAL
+from understudy.reenact import driver_parts
 
 Swap = NDArray[np.uint8]
 Mask = NDArray[np.uint8]
@@ -31,6 +33,9 @@ class BlendSettings:
         mask_size: the mask's edge moves outwards (or inwards, below 0) by this share of the crop's
             side, -0.25 to 0.25.
         use_hull: whether the mask ends at the mesh's face oval.
+        own_eyes: whether the camera's own eyes and inner mouth show, as in the pairs that personas learn from:
+            gaze and teeth are then exact, and as sharp as the camera.
+        detail: how much of the still's fine structure is laid over the network's, 0 to 2, where 1 is all there is.
     """
 
     strength: float = 1.0
@@ -38,6 +43,8 @@ class BlendSettings:
     mask_feather: float = 0.04
     mask_size: float = 0.0
     use_hull: bool = True
+    own_eyes: bool = True
+    detail: float = 1.25
 
     def __post_init__(self) -> None:
         limits = {
@@ -45,6 +52,7 @@ class BlendSettings:
             "colour_match": (0.0, 1.0),
             "mask_feather": (0.0, 0.25),
             "mask_size": (-0.25, 0.25),
+            "detail": (0.0, 2.0),
         }
         for name, (low, high) in limits.items():
             value = getattr(self, name)
@@ -59,7 +67,12 @@ class Blender:
         self._memory: dict[str, NDArray[np.uint8]] = {}
 
     def blend(
-        self, frame: NDArray[np.uint8], face: AlignedFace, swap: Swap, settings: BlendSettings | None = None
+        self,
+        frame: NDArray[np.uint8],
+        face: AlignedFace,
+        swap: Swap,
+        settings: BlendSettings | None = None,
+        detail: Detail | None = None,
     ) -> float:
         """Blend one swap into a frame, in place.
 
@@ -68,6 +81,7 @@ class Blender:
             face: where the crop came from.
             swap: uint8 [R, R, 4], BGR and mask of the same crop; R may differ from the crop's size. Not changed.
             settings: how; the defaults where not given.
+            detail: the persona's fine structure, where the swap needs it.
 
         Returns:
             The share of the crop that the mask hides, 0 to 1; where it is half transparent, the camera's face
@@ -78,10 +92,14 @@ class Blender:
         frame_to_swap = face.frame_to_crop * np.float32(scale)
         frame_to_swap[:, 2] += (scale - 1) / 2  # pixel centres: networks learn from crops resized by averaging
         swap, frame_to_swap = _shrunk(swap, frame_to_swap)
+        if detail is not None and chosen.detail > 0:
+            swap = detail.added(swap, _in_swap(face, swap), chosen.detail)
         mask = self._mask(swap, face, chosen)
         coverage = cv2.countNonZero(cv2.threshold(mask, _OPAQUE, 255, cv2.THRESH_BINARY)[1]) / mask.size
         region = _region(mask, frame_to_swap, frame.shape)
         if region is not None and chosen.strength > 0:
+            if chosen.own_eyes:
+                mask = self._open(mask, face)
             coloured = self._coloured(swap, mask, face, chosen)
             self._paste(frame, coloured, frame_to_swap, region)
         return coverage
@@ -104,6 +122,11 @@ class Blender:
             mask = cv2.blur(mask, (side, side), borderType=cv2.BORDER_CONSTANT | cv2.BORDER_ISOLATED)
         mask[0], mask[-1], mask[:, 0], mask[:, -1] = 0, 0, 0, 0
         return np.asarray(mask, np.uint8)
+
+    def _open(self, mask: Mask, face: AlignedFace) -> Mask:
+        """Cut the eyes and the inner mouth out of a mask, in place."""
+        parts = driver_parts(_in_swap(face, mask), mask.shape[0])
+        return np.asarray(cv2.multiply(mask, cv2.bitwise_not(parts, parts), mask, 1 / 255), np.uint8)
 
     def _hull(self, oval: Points, size: int) -> Mask:
         hull = self._scratch("hull", (size, size))
@@ -152,6 +175,14 @@ class Blender:
         if kept is None or kept.size < size:
             kept = self._memory[name] = np.empty(size * 5 // 4, np.uint8)
         return kept[:size].reshape(shape)
+
+
+def _in_swap(face: AlignedFace, swap: Swap | Mask) -> Points:
+    """The face's mesh in px of a swap (or mask) of any size."""
+    scale = swap.shape[0] / face.crop.shape[0]
+    mesh = face.mesh * np.float32(scale)
+    mesh[:, :2] += (scale - 1) / 2
+    return mesh
 
 
 def _shrunk(swap: Swap, frame_to_swap: Matrix) -> tuple[Swap, Matrix]:

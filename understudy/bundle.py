@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import shutil
 import tempfile
 import threading
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from liveframe.errors import FrameError, ModelError
 from liveframe.model import BatchModel, BatchSpec
 from understudy.archive import pack, unpack
+from understudy.face import MESH_POINTS
 from understudy.graph import check_graph
 from understudy.manifest import (
     MANIFEST,
@@ -31,6 +33,7 @@ from understudy.manifest import (
     parse_manifest,
     write_manifest,
 )
+from understudy.reenact import Still
 
 __all__ = [
     "Bundle",
@@ -214,6 +217,24 @@ class Bundle:
             BundleError: there is none.
         """
         return self.personas[self._index(name)]
+
+    def still(self, name: str) -> Still:
+        """The look of a persona, checked against its hash.
+
+        Raises:
+            BundleError: there is no such persona, or its look is not a picture and a mesh.
+        """
+        entry = self.manifest.personas[self._index(name)]
+        image = cv2.imdecode(np.frombuffer(self.read(entry.still), np.uint8), cv2.IMREAD_COLOR)
+        try:
+            mesh = np.load(io.BytesIO(self.read(entry.mesh)), allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise BundleError(f"{entry.mesh} must be an array, but {error}. Export the bundle again.") from None
+        if image is None or mesh.ndim != 2 or len(mesh) != MESH_POINTS or mesh.shape[1] != 3:
+            raise BundleError(
+                f"{name} must have a picture and a mesh of {MESH_POINTS} points. Export the bundle again."
+            )
+        return Still(np.asarray(image, np.uint8), mesh.astype(np.float32))
 
     def swap_model(self, name: str, threads: int = 1) -> BatchModel:
         """A persona's network, loaded at its first use and kept; call it outside the frame loop (10 to 300 ms).

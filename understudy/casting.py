@@ -36,6 +36,8 @@ class SwapSettings:
             id. Faces not chosen are shown as the camera sees them.
         cast: personas by track id, for several faces; faces not named get `persona`.
         use_hull: whether the mask ends at the mesh's face oval.
+        own_eyes: whether the actor's own eyes and inner mouth show; else what the persona's network paints there.
+        detail: how much of the fine structure of the persona's still is laid over what the network paints, 0 to 2.
         view: what is drawn.
     """
 
@@ -47,6 +49,8 @@ class SwapSettings:
     faces: str | int = "all"
     cast: Mapping[int, str] = field(default_factory=dict[int, str])
     use_hull: bool = True
+    own_eyes: bool = True
+    detail: float = 1.25
     view: View = View.RESULT
 
     def __post_init__(self) -> None:
@@ -68,6 +72,8 @@ class SwapSettings:
             mask_feather=self.mask_feather * _FEATHER_SPAN,
             mask_size=(self.mask_size - 1) * _SIZE_SPAN,
             use_hull=self.use_hull,
+            own_eyes=self.own_eyes,
+            detail=self.detail,
         )
 
     def persona_of(self, face: Face) -> str:

@@ -69,6 +69,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--strength", type=float, default=1.0, help="0 to 1: how much of the persona")
     parser.add_argument("--colour-match", type=float, default=1.0, help="0 to 1: how much of the scene's light")
     parser.add_argument(
+        "--detail", type=float, default=1.25, help="0 to 2: fine structure of the still (1.25)"
+    )
+    eyes = "show the actor's own eyes and teeth, not what the network paints there (default: yes)"
+    parser.add_argument("--own-eyes", action=argparse.BooleanOptionalAction, default=True, help=eyes)
+    parser.add_argument(
         "--on-miss",
         type=OnMiss,
         choices=list(OnMiss),
@@ -110,6 +115,8 @@ def _run_command(options: argparse.Namespace, environment: Mapping[str, str]) ->
         faces=options.faces,
         strength=options.strength,
         colour_match=options.colour_match,
+        own_eyes=options.own_eyes,
+        detail=options.detail,
     )
     store = TrustStore(trust_folder(environment))
     performer = Performer.engage(options.bundle, settings, "record", store, options.threads)

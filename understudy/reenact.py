@@ -17,6 +17,7 @@ from understudy.face import Crop, Points
 from understudy.mesh import FACE_OVAL, INNER_MOUTH, LEFT_EYE, OUTER_MOUTH, RIGHT_EYE
 
 Mask = NDArray[np.uint8]
+Map = NDArray[np.float32]
 
 # Triangles seen this much narrower than in the still smear its texture: they are masked out.
 _SMALLEST_AREA_RATIO = 0.12
@@ -67,18 +68,34 @@ def warp_mesh(image: Crop, source: Points, target: Points, size: int) -> tuple[C
     Returns:
         uint8 [size, size, 3] BGR, and uint8 [size, size]: 255 where a triangle lies, 0 elsewhere.
     """
+    map_x, map_y, covered = mesh_map(source, target, size)
+    warped = cv2.remap(image, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.bitwise_and(warped, warped, mask=covered), covered  # type: ignore[return-value]
+
+
+def mesh_map(source: Points, target: Points, size: int) -> tuple[Map, Map, Mask]:
+    """Give where each pixel of a warped picture comes from, for cv2.remap.
+
+    Args:
+        source: float32 [468, 2 or 3], the picture's mesh, px of the picture.
+        target: float32 [468, 3], where it shall lie, px of the result.
+        size: side of the result, px.
+
+    Returns:
+        x and y, float32 [size, size], px of the picture, far outside it where no triangle lies; and where one
+        does: uint8 [size, size], 255 or 0.
+    """
     drawn, to_source = _visible(source, target)
     which = np.zeros((size, size), np.int32)
     corners = np.round(target[drawn, :2] * (1 << _SUBPIXEL_BITS)).astype(np.int32)
     for label, corner in enumerate(corners, start=1):
         cv2.fillConvexPoly(which, corner, label, cv2.LINE_8, _SUBPIXEL_BITS)
-    matrices = np.concatenate([np.full((1, 6), -1e4, np.float32), to_source])[which]
-    y, x = np.mgrid[0:size, 0:size].astype(np.float32)
-    map_x = matrices[..., 0] * x + matrices[..., 1] * y + matrices[..., 2]
-    map_y = matrices[..., 3] * x + matrices[..., 4] * y + matrices[..., 5]
-    warped = cv2.remap(image, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    covered = (which > 0).astype(np.uint8) * 255
-    return cv2.bitwise_and(warped, warped, mask=covered), covered  # type: ignore[return-value]
+    nowhere = np.array([[0, 0, -1e4, 0, 0, -1e4]], np.float32)
+    matrices = np.concatenate([nowhere, to_source]).T.copy()
+    x = np.arange(size, dtype=np.float32)
+    y = x[:, None]
+    map_x, map_y = (row[0][which] * x + row[1][which] * y + row[2][which] for row in (matrices[:3], matrices[3:]))
+    return map_x, map_y, (which > 0).astype(np.uint8) * 255
 
 
 def _visible(source: Points, target: Points) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
@@ -88,9 +105,17 @@ def _visible(source: Points, target: Points) -> tuple[NDArray[np.int32], NDArray
     source_area, target_area = _area(s), _area(t)
     kept = (source_area > 1e-3) & (target_area > source_area * _scale(source, target) * _SMALLEST_AREA_RATIO)
     order = np.flatnonzero(kept)[np.argsort(-target[faces[kept], 2].mean(1), kind="stable")]
-    ones = np.ones((len(order), 3, 1))
-    affine = np.linalg.solve(np.concatenate([t[order], ones], axis=2), s[order])  # [T, 3, 2]
-    return faces[order], affine.transpose(0, 2, 1).reshape(-1, 6).astype(np.float32)
+    return faces[order], _affine(t[order], s[order])
+
+
+def _affine(t: NDArray[np.float64], s: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Give the affine maps that bring triangles t onto triangles s: [T, 3, 2] each -> float32 [T, 6]."""
+    (ux, uy), (vx, vy) = (t[:, 1] - t[:, 0]).T, (t[:, 2] - t[:, 0]).T
+    u, v = s[:, 1] - s[:, 0], s[:, 2] - s[:, 0]
+    area = (ux * vy - uy * vx)[:, None]
+    along_x, along_y = (u * vy[:, None] - v * uy[:, None]) / area, (v * ux[:, None] - u * vx[:, None]) / area
+    shift = s[:, 0] - along_x * t[:, 0, :1] - along_y * t[:, 0, 1:]
+    return np.stack([along_x, along_y, shift], axis=2).reshape(-1, 6).astype(np.float32)
 
 
 def _area(corners: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -122,7 +147,7 @@ def reenact(still: Still, driver_crop: Crop, driver_mesh: Points) -> tuple[Crop,
     warped, covered = warp_mesh(still.image, still.mesh, driver_mesh, size)
     mask = np.asarray(cv2.min(face_mask(driver_mesh, size), covered), np.uint8)
     lit = _relight(warped, driver_crop, covered)
-    keep = _driver_parts(driver_mesh, size)
+    keep = driver_parts(driver_mesh, size)
     face = _mix(driver_crop, lit, keep)
     return _mix(face, driver_crop, mask), mask
 
@@ -180,8 +205,16 @@ def _relight(warped: Crop, driver: Crop, covered: Mask) -> Crop:
     return cv2.cvtColor(lit, cv2.COLOR_LAB2BGR)  # type: ignore[return-value]
 
 
-def _driver_parts(mesh: Points, size: int) -> Mask:
-    """Give where the driver is kept: the inner mouth and the eyes, feathered."""
+def driver_parts(mesh: Points, size: int) -> Mask:
+    """Give where the driver is kept: the inner mouth and the eyes, feathered.
+
+    Args:
+        mesh: float32 [468, 2 or 3], crop px.
+        size: side of the crop, px.
+
+    Returns:
+        uint8 [size, size], 0 to 255.
+    """
     parts = np.zeros((size, size), np.uint8)
     for ring in (INNER_MOUTH, RIGHT_EYE, LEFT_EYE):
         cv2.fillPoly(parts, [np.round(mesh[list(ring), :2]).astype(np.int32)], 255)

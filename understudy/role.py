@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from liveframe.errors import LateError, LiveframeError, ModelError
 from liveframe.model import BatchModel
+from understudy.detail import Detail
 from understudy.face import AlignedFace
 from understudy.reenact import Still, reenact
 
@@ -70,15 +71,18 @@ class Player:
 
     Args:
         role: who plays.
+        detail: the persona's fine structure, for a role that paints without it.
 
     Attributes:
         role: the same.
+        detail: the same; None where the role paints its own.
         input_size: the side of the crops that it takes, px.
         is_far: whether its batches are sent away, and answered while the caller goes on.
     """
 
-    def __init__(self, role: Role) -> None:
+    def __init__(self, role: Role, detail: Detail | None = None) -> None:
         self.role = role
+        self.detail = detail if isinstance(role, BatchModel) else None
         self._far = role if isinstance(role, AsyncBatchModel) else None
         self.is_far = self._far is not None
         if isinstance(role, BatchModel):

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from understudy.align import align
 from understudy.blend import Blender
 from understudy.bundle import Bundle
 from understudy.casting import Chooser, SwapSettings, View
+from understudy.detail import Detail
 from understudy.detect import FaceDetector
 from understudy.face import AlignedFace, Face
 from understudy.mesh import FaceMesh
@@ -53,7 +55,7 @@ class FaceSwapper:
         self._threads = threads
         self._tracking = tracking or TrackSettings()
         self._lock = threading.Lock()
-        self._players = {name: Player(role) for name, role in (roles or {}).items()}
+        self._players = {name: Player(role, self._detail(name)) for name, role in (roles or {}).items()}
         self._eyes: tuple[FaceDetector, FaceMesh] | None = None
         shipped = [info.name for info in bundle.personas] if bundle else []
         self.personas = (*shipped, *(name for name in self._players if name not in shipped))
@@ -121,7 +123,17 @@ class FaceSwapper:
             role = self._bundle.swap_model(name, self._threads)
             role.predict(np.zeros((1, *role.spec.input_shape), np.uint8))
             with self._lock:
-                self._players.setdefault(name, Player(role))
+                self._players.setdefault(name, Player(role, self._detail(name)))
+
+    def _detail(self, name: str) -> Detail | None:
+        """The fine structure of one of the bundle's personas; None of others', and of those that show a real texture.
+
+        The classic recipe learns a person's own texture, wherever in the face it lies; only pairs lie on the still.
+        """
+        bundle = self._bundle
+        if bundle is None or name not in [info.name for info in bundle.personas]:
+            return None
+        return None if bundle.manifest.training.get("recipe") == "classic" else Detail(bundle.still(name))
 
     def player(self, name: str) -> Player:
         """A loaded persona."""
@@ -218,10 +230,17 @@ class SwapSession:
         chosen = self._chooser.choose(faces, settings.faces)
         parts = self._aligned(frame.image, [face for face in chosen if face.mesh is not None], settings)
         lap("warp")
-        plays = [(part, self._model.player(name).start(part)) for name, part in parts.items()]
+        players = [self._model.player(name) for name in parts]
+        plays = [
+            (player.detail, part, player.start(part)) for player, part in zip(players, parts.values(), strict=True)
+        ]
 
         def finish() -> FrameResult:
-            swaps = [pair for part, answer in plays for pair in zip(part, answer(), strict=True)]
+            swaps = [
+                _Painted(face, swap, detail)
+                for detail, part, answer in plays
+                for face, swap in zip(part, answer(), strict=True)
+            ]
             lap("network")
             image, done = self._blended(frame.image, swaps, settings)
             lap("blend")
@@ -231,7 +250,7 @@ class SwapSession:
         return finish
 
     def _blended(
-        self, image: NDArray[np.uint8], swaps: Sequence[tuple[AlignedFace, NDArray[np.uint8]]], settings: SwapSettings
+        self, image: NDArray[np.uint8], swaps: Sequence["_Painted"], settings: SwapSettings
     ) -> tuple[NDArray[np.uint8], int]:
         """Give a new image with the swaps in it, and how many faces they replaced."""
         out, blend = image.copy(), settings.blend()
@@ -239,11 +258,13 @@ class SwapSession:
             blend = replace(blend, colour_match=0.0)
         coverage: list[float] = []
         # Nearer faces are larger, and cover those behind them.
-        for face, swap in sorted(swaps, key=lambda pair: -_zoom(pair[0])):
-            shown = tinted(swap) if settings.view == View.MASK else swap
-            coverage.append(self._blender.blend(out, face, shown, blend))
+        for each in sorted(swaps, key=lambda painted: -_zoom(painted.face)):
+            if settings.view == View.MASK:
+                coverage.append(self._blender.blend(out, each.face, tinted(each.swap), blend))
+            else:
+                coverage.append(self._blender.blend(out, each.face, each.swap, blend, each.detail))
             if settings.view == View.MESH:
-                draw_mesh(out, face.face)
+                draw_mesh(out, each.face.face)
         done = sum(share >= _LEAST_COVERAGE for share in coverage)
         return out, done if settings.strength > 0 else 0
 
@@ -287,6 +308,14 @@ class SplitSwapSession(SwapSession):
             ModelError: the session is closed.
         """
         return self._begun(frame)
+
+
+class _Painted(NamedTuple):
+    """A face, what its persona painted (uint8 [R, R, 4], BGR and mask), and the fine structure to lay over it."""
+
+    face: AlignedFace
+    swap: NDArray[np.uint8]
+    detail: Detail | None
 
 
 class _Laps:
