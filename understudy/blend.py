@@ -93,7 +93,7 @@ class Blender:
         frame_to_swap[:, 2] += (scale - 1) / 2  # pixel centres: networks learn from crops resized by averaging
         swap, frame_to_swap = _shrunk(swap, frame_to_swap)
         if detail is not None and chosen.detail > 0:
-            swap = detail.added(swap, _in_swap(face, swap), chosen.detail)
+            swap = detail.added(swap, face.mesh_at(swap.shape[0]), chosen.detail)
         mask = self._mask(swap, face, chosen)
         coverage = cv2.countNonZero(cv2.threshold(mask, _OPAQUE, 255, cv2.THRESH_BINARY)[1]) / mask.size
         region = _region(mask, frame_to_swap, frame.shape)
@@ -125,7 +125,7 @@ class Blender:
 
     def _open(self, mask: Mask, face: AlignedFace) -> Mask:
         """Cut the eyes and the inner mouth out of a mask, in place."""
-        parts = driver_parts(_in_swap(face, mask), mask.shape[0])
+        parts = driver_parts(face.mesh_at(mask.shape[0]), mask.shape[0])
         return np.asarray(cv2.multiply(mask, cv2.bitwise_not(parts, parts), mask, 1 / 255), np.uint8)
 
     def _hull(self, oval: Points, size: int) -> Mask:
@@ -175,14 +175,6 @@ class Blender:
         if kept is None or kept.size < size:
             kept = self._memory[name] = np.empty(size * 5 // 4, np.uint8)
         return kept[:size].reshape(shape)
-
-
-def _in_swap(face: AlignedFace, swap: Swap | Mask) -> Points:
-    """The face's mesh in px of a swap (or mask) of any size."""
-    scale = swap.shape[0] / face.crop.shape[0]
-    mesh = face.mesh * np.float32(scale)
-    mesh[:, :2] += (scale - 1) / 2
-    return mesh
 
 
 def _shrunk(swap: Swap, frame_to_swap: Matrix) -> tuple[Swap, Matrix]:

@@ -51,3 +51,14 @@ class AlignedFace:
     frame_to_crop: Matrix
     mesh: Points
     face: Face
+
+    def mesh_at(self, size: int) -> Points:
+        """Give the mesh in px of the same crop at another size, resized by averaging: pixel centres stay.
+
+        Args:
+            size: side of that picture, px.
+        """
+        scale = size / self.crop.shape[0]
+        mesh = self.mesh * np.float32(scale)
+        mesh[:, :2] += (scale - 1) / 2
+        return mesh

@@ -76,6 +76,7 @@ class Player:
     Attributes:
         role: the same.
         detail: the same; None where the role paints its own.
+        is_aligned: whether what it paints lies on the driver's own eyes and mouth, as pairs and instant personas do.
         input_size: the side of the crops that it takes, px.
         is_far: whether its batches are sent away, and answered while the caller goes on.
     """
@@ -83,6 +84,7 @@ class Player:
     def __init__(self, role: Role, detail: Detail | None = None) -> None:
         self.role = role
         self.detail = detail if isinstance(role, BatchModel) else None
+        self.is_aligned = self.detail is not None or isinstance(role, InstantPersona)
         self._far = role if isinstance(role, AsyncBatchModel) else None
         self.is_far = self._far is not None
         if isinstance(role, BatchModel):

@@ -126,14 +126,15 @@ class FaceSwapper:
                 self._players.setdefault(name, Player(role, self._detail(name)))
 
     def _detail(self, name: str) -> Detail | None:
-        """The fine structure of one of the bundle's personas; None of others', and of those that show a real texture.
+        """The fine structure of one of the bundle's personas that learned from pairs; None of all others.
 
-        The classic recipe learns a person's own texture, wherever in the face it lies; only pairs lie on the still.
+        Only pairs lie on the driver's mesh: the classic recipe and other people's models paint eyes and brows of
+        their own, in places of their own.
         """
         bundle = self._bundle
         if bundle is None or name not in [info.name for info in bundle.personas]:
             return None
-        return None if bundle.manifest.training.get("recipe") == "classic" else Detail(bundle.still(name))
+        return Detail(bundle.still(name)) if bundle.manifest.training.get("recipe") == "paired" else None
 
     def player(self, name: str) -> Player:
         """A loaded persona."""
@@ -231,14 +232,12 @@ class SwapSession:
         parts = self._aligned(frame.image, [face for face in chosen if face.mesh is not None], settings)
         lap("warp")
         players = [self._model.player(name) for name in parts]
-        plays = [
-            (player.detail, part, player.start(part)) for player, part in zip(players, parts.values(), strict=True)
-        ]
+        plays = [(player, part, player.start(part)) for player, part in zip(players, parts.values(), strict=True)]
 
         def finish() -> FrameResult:
             swaps = [
-                _Painted(face, swap, detail)
-                for detail, part, answer in plays
+                _Painted(face, swap, player)
+                for player, part, answer in plays
                 for face, swap in zip(part, answer(), strict=True)
             ]
             lap("network")
@@ -259,10 +258,11 @@ class SwapSession:
         coverage: list[float] = []
         # Nearer faces are larger, and cover those behind them.
         for each in sorted(swaps, key=lambda painted: -_zoom(painted.face)):
+            how = blend if each.player.is_aligned else replace(blend, own_eyes=False)
             if settings.view == View.MASK:
-                coverage.append(self._blender.blend(out, each.face, tinted(each.swap), blend))
+                coverage.append(self._blender.blend(out, each.face, tinted(each.swap), how))
             else:
-                coverage.append(self._blender.blend(out, each.face, each.swap, blend, each.detail))
+                coverage.append(self._blender.blend(out, each.face, each.swap, how, each.player.detail))
             if settings.view == View.MESH:
                 draw_mesh(out, each.face.face)
         done = sum(share >= _LEAST_COVERAGE for share in coverage)
@@ -311,11 +311,11 @@ class SplitSwapSession(SwapSession):
 
 
 class _Painted(NamedTuple):
-    """A face, what its persona painted (uint8 [R, R, 4], BGR and mask), and the fine structure to lay over it."""
+    """A face, what its persona painted (uint8 [R, R, 4], BGR and mask), and who painted it."""
 
     face: AlignedFace
     swap: NDArray[np.uint8]
-    detail: Detail | None
+    player: Player
 
 
 class _Laps:
