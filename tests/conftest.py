@@ -1,6 +1,6 @@
 """What every test may use: the repository's root, a public-domain face, and the clips of ../shared where they are."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +8,7 @@ import pylibsrtp  # noqa: F401 - WebRTC's; loaded after TensorFlow it crashes th
 import pytest
 from numpy.typing import NDArray
 
+from tests.coturn import Coturn, running_coturn
 from tests.fault_table import pytest_configure, pytest_unconfigure, without_slow
 
 __all__ = ["pytest_configure", "pytest_unconfigure"]  # hooks: the table at the end of `pytest -m faults`
@@ -51,3 +52,10 @@ def shared_clip() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def coturn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Coturn]:
+    """A real TURN server on loopback; skips the test where it is not installed."""
+    with running_coturn(tmp_path_factory.mktemp("coturn")) as running:
+        yield running

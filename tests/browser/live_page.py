@@ -29,8 +29,11 @@ class Seen(NamedTuple):
 class LivePage:
     """One open Live page, by either relay. Waits only by Playwright's own timers: its event loop must go on."""
 
-    def __init__(self, context: BrowserContext, address: str, is_webrtc: bool = True) -> None:
+    def __init__(self, context: BrowserContext, address: str, is_webrtc: bool = True, script: str = "") -> None:
+        """Open the page; a `script` runs first in it and in every frame of it."""
         self.page: Page = context.new_page()
+        if script:
+            self.page.add_init_script(script)
         self._is_webrtc = is_webrtc
         self.page.set_default_timeout(PATIENCE_MS)
         self.page.goto(address)
