@@ -23,6 +23,7 @@ from training.checkpoint import CheckpointError
 from training.classic import Facesets
 from training.config import ConfigError, TrainingConfig, load_config
 from training.pairs import COMMON, PairedFaceset, PairsError
+from training.still import refitted
 from training.train import Training
 from understudy.bundle import Bundle, BundleError, write_manifest
 from understudy.consent import read_record, synthetic_record
@@ -198,7 +199,7 @@ def _copy_base(config: TrainingConfig, root: Path) -> dict[str, str]:
 
 def _write_persona(folder: Path, name: str, training: Training, trust: TrustStore) -> None:
     folder.mkdir(exist_ok=True)
-    still = training.pairs.still(name)
+    still = refitted(training.pairs.still(name))
     cv2.imwrite(str(folder / "still.png"), still.image)
     np.save(folder / "mesh.npy", still.mesh)
     side = (_THUMBNAIL_PX, _THUMBNAIL_PX)

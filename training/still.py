@@ -12,9 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
+import numpy as np
 
 from training.pairs import PairsError
+from understudy.mesh import FaceMesh
 from understudy.reenact import Still
+
+_FITS = 3
+_LEAST_PRESENCE = 0.5
 
 
 def write_still(photo: Path, path: Path) -> Still:
@@ -33,6 +38,23 @@ def write_still(photo: Path, path: Path) -> Still:
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), look.image)
     return look
+
+
+def refitted(still: Still) -> Still:
+    """Fit the mesh anew to a still's picture; the still as it was where no face is seen in it.
+
+    A composite's own mesh is the mean of its faces', and caricature moves brows and lids away from it; live, detail
+    must lie where the mesh model sees the same brows and lids.
+    """
+    margin = still.image.shape[0] // 4
+    image = np.asarray(cv2.copyMakeBorder(still.image, *[margin] * 4, cv2.BORDER_REFLECT_101), np.uint8)
+    shift = np.float32([margin, margin, 0])
+    model, mesh = FaceMesh(), still.mesh + shift
+    for _ in range(_FITS):  # each fit finds the better region
+        mesh, presence = model.fit(image, mesh)
+        if presence < _LEAST_PRESENCE:
+            return still
+    return Still(still.image, (mesh - shift).astype(np.float32))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
