@@ -42,7 +42,7 @@ class Coturn:
         return len(_ALLOCATED.findall(self._text()))
 
     def relayed_packets(self) -> int:
-        """How many packets it has passed on, from peers and to them; it tells of a session's at its end at the latest."""
+        """How many packets it has passed on, from peers and to them; told at a session's end at the latest."""
         return sum(int(count) for usage in _PEER_USAGE.findall(self._text()) for count in usage)
 
     def _text(self) -> str:

@@ -34,7 +34,7 @@ class LivePage:
         self.page: Page = context.new_page()
         if script:
             self.page.add_init_script(script)
-        self._is_webrtc = is_webrtc
+        self.is_webrtc = is_webrtc
         self.page.set_default_timeout(PATIENCE_MS)
         self.page.goto(address)
         self.page.get_by_role("heading", name="Live").wait_for()
@@ -84,7 +84,7 @@ class LivePage:
 
     def watch(self, seconds: float, is_mirrored: bool = True) -> list[Seen]:
         """The frames that are presented from now on, but for covered ones, which carry no number."""
-        probe = "probe.watch" if self._is_webrtc else "probe.watchCanvas"
+        probe = "probe.watch" if self.is_webrtc else "probe.watchCanvas"
         ask = f"(screen, [mirrored, ms]) => {probe}(screen, mirrored, ms)"
         seen = self._screen().evaluate(ask, [is_mirrored, seconds * 1000])
         return [Seen(int(number), float(time_ms)) for number, time_ms in seen if number is not None]
@@ -113,7 +113,7 @@ class LivePage:
 
     def plays_within(self, limit_ms: int) -> bool:
         """Whether the first picture comes in time."""
-        screen = self._camera().locator(_VIDEO if self._is_webrtc else _CANVAS)
+        screen = self._camera().locator(_VIDEO if self.is_webrtc else _CANVAS)
         has_picture = "screen => screen.readyState === undefined || (screen.readyState >= 2 && screen.videoWidth > 0)"
         for _ in range(limit_ms // 100):
             if screen.count() and screen.first.is_visible() and screen.first.evaluate(has_picture):
@@ -122,10 +122,10 @@ class LivePage:
         return False
 
     def _camera(self) -> Page | FrameLocator:
-        return self.page.frame_locator("iframe[title*=webrtc_streamer]") if self._is_webrtc else self.page
+        return self.page.frame_locator("iframe[title*=webrtc_streamer]") if self.is_webrtc else self.page
 
     def _screen(self) -> ElementHandle:
         """The returned video or the painted canvas, with the probe beside it."""
-        screen = self._camera().locator(_VIDEO if self._is_webrtc else _CANVAS).first.element_handle(timeout=START_MS)
+        screen = self._camera().locator(_VIDEO if self.is_webrtc else _CANVAS).first.element_handle(timeout=START_MS)
         screen.evaluate(f"() => {{ if (!window.probe) {{ {PROBE} }} }}")
         return screen
