@@ -19,10 +19,12 @@ from liveframe.ordered import OrderedStream
 from liveframe.picture import Encoding
 from liveframe.transport import parse_retry_after
 from liveframe.wire import MEDIA_TYPE, decode_batch, encode_batch
+from tests.waiting import wait_until
 
 MODEL = Pixelate(size=32, max_batch=8)
 BATCH = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
 EXACT = RemotePolicy(deadline_s=5.0, encoding=Encoding.RAW)
+SOON_S = 30.0
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -53,13 +55,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
     server: Server
 
     def do_POST(self):
-        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.requests.append(dict(self.headers))
         self.server.closing.wait(self.server.delay_s)
         if self.server.misbehave is not None:
             self.server.misbehave(self)
             return
-        wire = decode_batch(body)
+        wire = decode_batch(self.body)
         self.answer(200, encode_batch(MODEL.predict(wire.images), wire.encoding, wire.mask_encoding))
 
     def answer(self, status, body, **headers):
@@ -86,6 +88,18 @@ def server():
         thread.join()
 
 
+def quickest(call, limit_s, tries=4):
+    """Give the seconds of the quickest of some calls, the first within the limit: a busy machine may hold one up."""
+    times_s = []
+    for _ in range(tries):
+        start_s = time.monotonic()
+        call()
+        times_s.append(time.monotonic() - start_s)
+        if times_s[-1] < limit_s:
+            break
+    return min(times_s)
+
+
 def client_of(server, **more):
     policy = RemotePolicy(**{"deadline_s": 5.0, "encoding": Encoding.RAW, **more})
     return RemoteClient(server.url, MODEL.spec, policy)
@@ -96,7 +110,7 @@ def test_remote_gives_the_same_pixels_as_the_embedded_model_over_one_connection(
         assert isinstance(client, BatchModel) and isinstance(local, BatchModel)
         for _ in range(5):
             assert np.array_equal(client.predict(BATCH), local.predict(BATCH))
-        assert np.array_equal(local.submit(BATCH).result(5), MODEL.predict(BATCH))
+        assert np.array_equal(local.submit(BATCH).result(SOON_S), MODEL.predict(BATCH))
         assert server.connections == 1 and client.latency().p50_ms > 0
 
 
@@ -107,57 +121,73 @@ def test_jpeg_answers_stay_near(server):
 
 
 def test_in_flight_calls_share_the_delay(server):
-    server.delay_s = 0.1
-    with client_of(server, max_in_flight=4) as client:
-        start_s = time.monotonic()
+    all_here = threading.Barrier(4)
+
+    def answer_together(handler):
+        all_here.wait(SOON_S)  # breaks unless four requests are on their way at once
+        handler.answer(200, encode_batch(MODEL.predict(BATCH), Encoding.RAW))
+
+    server.misbehave = answer_together
+    with client_of(server, deadline_s=SOON_S, max_in_flight=4) as client:
         futures = [client.submit(BATCH) for _ in range(4)]
-        for future in futures:
-            future.result(5)
-        assert time.monotonic() - start_s < 0.3
+        assert all(np.array_equal(future.result(SOON_S), MODEL.predict(BATCH)) for future in futures)
 
 
 def test_too_many_calls_in_flight_are_refused_not_queued(server):
-    server.delay_s = 0.2
-    with client_of(server, max_in_flight=2) as client:
+    may_answer = threading.Event()
+
+    def hold(handler):
+        may_answer.wait(SOON_S)
+        handler.answer(200, encode_batch(MODEL.predict(BATCH), Encoding.RAW))
+
+    server.misbehave = hold
+    with client_of(server, deadline_s=SOON_S, max_in_flight=2) as client:
         futures = [client.submit(BATCH) for _ in range(5)]
         failed = [future for future in futures if future.done() and isinstance(future.exception(), OverloadedError)]
         assert len(failed) == 3
-        assert np.array_equal(futures[0].result(5), MODEL.predict(BATCH))
+        may_answer.set()
+        assert np.array_equal(futures[0].result(SOON_S), MODEL.predict(BATCH))
 
 
 def test_answers_come_in_the_order_of_the_questions(server):
-    delays = iter([0.15, 0.0, 0.05, 0.0])
-    lock = threading.Lock()
+    may_answer_first = threading.Event()
+    answered = []
 
     def uneven(handler):
-        with lock:
-            delay_s = next(delays)
-        server.closing.wait(delay_s)
-        handler.answer(200, encode_batch(np.full((2, 32, 32, 3), int(delay_s * 100), np.uint8), Encoding.RAW))
+        images = decode_batch(handler.body).images
+        if images[0, 0, 0, 0] == 3:
+            may_answer_first.wait(SOON_S)
+        answered.append(int(images[0, 0, 0, 0]))
+        handler.answer(200, encode_batch(images, Encoding.RAW))
 
     server.misbehave = uneven
-    with client_of(server) as client:
+    with client_of(server, deadline_s=SOON_S) as client:
         stream = OrderedStream(client, max_in_flight=4)
         for index in (3, 5, 6, 9):
-            stream.send(index, BATCH)
+            stream.send(index, np.full_like(BATCH, index))
         with pytest.raises(OverloadedError):
             stream.send(10, BATCH)
+        wait_until(lambda: len(answered) == 3, SOON_S)
         with pytest.raises(LateError):
             stream.take(0.0)
-        answers = [stream.take(5) for _ in range(4)]
+        may_answer_first.set()
+        answers = [stream.take(SOON_S) for _ in range(4)]
         with pytest.raises(ValueError, match="must rise above 9"):
             stream.send(9, BATCH)
+    assert answered[-1] == 3, "the first question was answered last"
     assert [answer.index for answer in answers] == [3, 5, 6, 9]
-    assert sorted(int(answer.batch[0, 0, 0, 0]) for answer in answers) == [0, 0, 5, 15]
+    assert [int(answer.batch[0, 0, 0, 0]) for answer in answers] == [3, 5, 6, 9]
 
 
 def test_call_ends_at_its_deadline(server):
     server.delay_s = 10
     with client_of(server, deadline_s=0.1) as client:
-        start_s = time.monotonic()
-        with pytest.raises(LateError, match="no answer by the deadline"):
-            client.predict(BATCH)
-        assert 0.1 <= time.monotonic() - start_s < 0.6
+
+        def call():
+            with pytest.raises(LateError, match="no answer by the deadline"):
+                client.predict(BATCH)
+
+        assert 0.1 <= quickest(call, 0.6) < 0.6
 
 
 def test_server_that_trickles_cannot_stretch_the_deadline(server):
@@ -170,29 +200,31 @@ def test_server_that_trickles_cannot_stretch_the_deadline(server):
 
     server.misbehave = trickle
     with client_of(server, deadline_s=0.15) as client:
-        future = client.submit(BATCH)
-        start_s = time.monotonic()
-        assert isinstance(future.exception(2), LateError) and time.monotonic() - start_s < 1
+
+        def call():
+            assert isinstance(client.submit(BATCH).exception(SOON_S), LateError)
+
+        assert quickest(call, 1) < 1
 
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_overloaded_server_is_left_in_peace_for_as_long_as_it_asks(server, status):
-    server.misbehave = lambda handler: handler.answer(status, b"busy", Retry_After="0.3")
+    server.misbehave = lambda handler: handler.answer(status, b"busy", Retry_After="2.5")
     with client_of(server) as client:
         with pytest.raises(OverloadedError) as caught:
             client.predict(BATCH)
-        assert caught.value.retry_after_s == 0.3
+        assert caught.value.retry_after_s == 2.5
         server.misbehave = None
         with pytest.raises(OverloadedError, match="left in peace"):
             client.predict(BATCH)
         assert len(server.requests) == 1
-        time.sleep(client.breaker.open_for_s())
+        wait_until(lambda: client.breaker.open_for_s() == 0)
         assert np.array_equal(client.predict(BATCH), MODEL.predict(BATCH))
 
 
 def test_breaker_spares_a_failing_server(server):
     server.misbehave = lambda handler: handler.answer(500, b"out of luck")
-    with client_of(server, breaker=BreakerPolicy(errors=3, open_s=0.2)) as client:
+    with client_of(server, breaker=BreakerPolicy(errors=3, open_s=2.5)) as client:
         for _ in range(3):
             with pytest.raises(ModelError, match="answered 500: out of luck"):
                 client.predict(BATCH)
@@ -200,7 +232,7 @@ def test_breaker_spares_a_failing_server(server):
             client.predict(BATCH)
         assert len(server.requests) == 3
         server.misbehave = None
-        time.sleep(client.breaker.open_for_s())
+        wait_until(lambda: client.breaker.open_for_s() == 0)
         client.predict(BATCH)
 
 
@@ -320,19 +352,19 @@ def test_closed_client_is_a_sentence(server):
 
 
 def test_hedging_is_off_by_default_and_beats_a_slow_answer_when_on(server):
-    first = threading.Event()
+    first, may_answer = threading.Event(), threading.Event()
 
     def slow_first(handler):
         if not first.is_set():
             first.set()
-            server.closing.wait(1.0)
+            may_answer.wait(2 * SOON_S)  # longer than the client waits: only the hedge can answer
         handler.answer(200, encode_batch(BATCH, Encoding.RAW))
 
     server.misbehave = slow_first
-    with client_of(server, hedge_after_s=0.05) as client:
-        start_s = time.monotonic()
+    with client_of(server, deadline_s=SOON_S, hedge_after_s=0.05) as client:
         client.predict(BATCH)
-        assert time.monotonic() - start_s < 0.8 and len(server.requests) == 2
+        may_answer.set()
+        assert len(server.requests) == 2
     assert RemotePolicy().hedge_after_s is None
 
 
@@ -350,7 +382,7 @@ def test_retry_after_as_a_date_is_read():
 
 # ---------------------------------------------------------------------- fall-back
 
-QUICK = FallbackPolicy(deadline_s=0.1, window=10, least=4, failures=3, probe_s=0.02, good_probes=2)
+QUICK = FallbackPolicy(deadline_s=0.5, window=10, least=4, failures=3, probe_s=0.02, good_probes=2)
 
 
 class Switches(list):
@@ -367,7 +399,7 @@ class Switches(list):
 
     def wait_for(self, count):
         with self.changed:
-            assert self.changed.wait_for(lambda: len(self) >= count, 10), self
+            assert self.changed.wait_for(lambda: len(self) >= count, SOON_S), self
 
 
 def test_remote_errors_are_answered_by_the_embedded_model_and_it_takes_over(server):
@@ -385,20 +417,18 @@ def test_remote_errors_are_answered_by_the_embedded_model_and_it_takes_over(serv
         switches.wait_for(2)
         assert [route for route, _ in switches] == [Route.LOCAL, Route.REMOTE]
         seen = len(server.requests)
-        assert np.array_equal(model.submit(BATCH).result(5), MODEL.predict(BATCH))
+        assert np.array_equal(model.submit(BATCH).result(SOON_S), MODEL.predict(BATCH))
         assert len(server.requests) == seen + 1 and model.stats().switches == 2
 
 
 def test_remote_p95_over_the_deadline_brings_the_embedded_model_in_and_back(server):
     switches = Switches()
     with client_of(server) as remote, FallbackModel(remote, MODEL, QUICK, switches) as model:
-        server.delay_s = 0.12
+        server.delay_s = 0.6
         for _ in range(4):
             model.predict(BATCH)
-        assert model.stats().route is Route.LOCAL and "over the deadline of 100 ms" in switches[0][1]
-        start_s = time.monotonic()
-        model.predict(BATCH)
-        assert time.monotonic() - start_s < 0.1
+        assert model.stats().route is Route.LOCAL and "over the deadline of 500 ms" in switches[0][1]
+        assert quickest(lambda: model.predict(BATCH), 0.1) < 0.1
         server.delay_s = 0.0
         switches.wait_for(2)
         assert model.stats().route is Route.REMOTE and model.stats().reason == ""
