@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from urllib.parse import urlsplit
 
 
@@ -38,19 +38,21 @@ def delayed(url: str, one_way_s: float) -> Generator[str]:
 async def _relay(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str, port: int, one_way_s: float
 ) -> None:
-    far_reader, far_writer = await asyncio.open_connection(host, port)
-    await asyncio.gather(_hold(reader, far_writer, one_way_s), _hold(far_reader, writer, one_way_s))
+    """Serve one connection; ends quietly when it is cancelled, which asyncio's server would report as an error."""
+    with suppress(asyncio.CancelledError), closing(writer):
+        far_reader, far_writer = await asyncio.open_connection(host, port)
+        with closing(far_writer):
+            await asyncio.gather(_hold(reader, far_writer, one_way_s), _hold(far_reader, writer, one_way_s))
 
 
 async def _hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, one_way_s: float) -> None:
     """Pass bytes on, each after its time; what comes meanwhile is under way at once."""
     loop = asyncio.get_running_loop()
-    try:
+    with suppress(OSError):
         while data := await reader.read(65536):
             loop.call_later(one_way_s, writer.write, data)
-    except (OSError, asyncio.CancelledError):
-        pass
-    loop.call_later(one_way_s, writer.close)
+    await asyncio.sleep(one_way_s)
+    writer.close()
 
 
 async def _stop(server: asyncio.Server) -> None:
