@@ -19,7 +19,7 @@ from liveframe.ordered import OrderedStream
 from liveframe.picture import Encoding
 from liveframe.transport import parse_retry_after
 from liveframe.wire import MEDIA_TYPE, decode_batch, encode_batch
-from tests.waiting import wait_until
+from tests.waiting import quickest, wait_until
 
 MODEL = Pixelate(size=32, max_batch=8)
 BATCH = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
@@ -86,18 +86,6 @@ def server():
         running.closing.set()
         running.shutdown()
         thread.join()
-
-
-def quickest(call, limit_s, tries=4):
-    """Give the seconds of the quickest of some calls, the first within the limit: a busy machine may hold one up."""
-    times_s = []
-    for _ in range(tries):
-        start_s = time.monotonic()
-        call()
-        times_s.append(time.monotonic() - start_s)
-        if times_s[-1] < limit_s:
-            break
-    return min(times_s)
 
 
 def client_of(server, **more):

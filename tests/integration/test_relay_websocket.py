@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 
 import cv2
 import numpy as np
@@ -18,7 +19,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from liveframe.frame import Frame, FrameResult, Image
-from tests.waiting import wait_until
+from liveframe.pipeline import FramePipeline
+from tests.waiting import PATIENT, wait_until
 from ui.relay_websocket import REPLACED, UNKNOWN_VIEWER, decode_jpeg, encode_jpeg, jpeg_size, relay_frames
 from ui.viewer import Choices, HouseFullError, Seats, Viewer
 from understudy.swapper import SwapSettings
@@ -65,9 +67,15 @@ class FarModel(InvertingModel):
 
     def _finish(self, frame: Frame) -> FrameResult:
         with self.changed:
-            assert self.changed.wait_for(lambda: self.most >= 3, 10), "frames must overlap"
+            assert self.changed.wait_for(lambda: self.most >= 3, 30), "frames must overlap"
             self.under_way -= 1
         return self.process(frame)
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine takes longer over a frame than its deadline, and an older picture stands in: wait longer."""
+    monkeypatch.setattr("ui.viewer.FramePipeline", partial(FramePipeline, policy=PATIENT))
 
 
 @pytest.fixture
@@ -129,7 +137,7 @@ def test_each_frame_is_answered_in_order_by_what_the_pipeline_shows(
     connection = dial(viewer.token)
     for level in (40, 90, 140, 190):
         connection.send(grey(level))
-        image = decode_jpeg(bytes(connection.recv(timeout=5)))
+        image = decode_jpeg(bytes(connection.recv(timeout=30)))
         assert image.shape == (120, 160, 3)
         assert image.mean() == pytest.approx(255 - level, abs=2)
     assert viewer.stream is not None
@@ -141,7 +149,7 @@ def test_two_frames_may_be_under_way(viewer: Viewer, dial: Callable[[str], Clien
     connection = dial(viewer.token)
     connection.send(grey(40))
     connection.send(grey(90))
-    answers = [decode_jpeg(bytes(connection.recv(timeout=5))).mean() for _ in range(2)]
+    answers = [decode_jpeg(bytes(connection.recv(timeout=30))).mean() for _ in range(2)]
     assert answers == pytest.approx([215, 165], abs=2)
 
 
@@ -152,14 +160,10 @@ def test_frames_for_a_model_far_away_overlap_and_are_answered_in_order(
     viewer = seated(seats, model)
     assert viewer.in_flight == 3
     connection = dial(viewer.token)
-    for _ in range(20):  # a busy machine may take longer for three frames than a frame's deadline
-        for level in (40, 90, 140):
-            connection.send(grey(level))
-        means = [decode_jpeg(bytes(connection.recv(timeout=10))).mean() for _ in range(3)]
-        if means == pytest.approx([215, 165, 115], abs=2):
-            break
-    else:
-        pytest.fail(f"three frames at once were never answered in time: {means}")
+    for level in (40, 90, 140):
+        connection.send(grey(level))
+    means = [decode_jpeg(bytes(connection.recv(timeout=30))).mean() for _ in range(3)]
+    assert means == pytest.approx([215, 165, 115], abs=2)
     assert model.most == 3 and model.begun == sorted(model.begun)
     seats.leave(viewer)
 
@@ -170,7 +174,7 @@ def test_unknown_token_is_closed_without_an_answer(
 ) -> None:
     connection = dial(token)
     with pytest.raises(ConnectionClosed) as closed:
-        connection.recv(timeout=5)
+        connection.recv(timeout=30)
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == UNKNOWN_VIEWER
 
@@ -180,15 +184,15 @@ def test_frame_that_is_no_jpeg_is_answered_by_a_slate_and_counted(
 ) -> None:
     connection = dial(viewer.token)
     connection.send(grey(90))
-    connection.recv(timeout=5)
+    connection.recv(timeout=30)
     connection.send(b"not a picture")
-    image = decode_jpeg(bytes(connection.recv(timeout=5)))
+    image = decode_jpeg(bytes(connection.recv(timeout=30)))
     assert image.shape == (120, 160, 3)
     assert np.median(image) < 60
     assert viewer.stream is not None
     assert "does not start as one" in viewer.stream.counts().last_fault
     connection.send(grey(90))
-    assert decode_jpeg(bytes(connection.recv(timeout=5))).mean() == pytest.approx(165, abs=2)
+    assert decode_jpeg(bytes(connection.recv(timeout=30))).mean() == pytest.approx(165, abs=2)
 
 
 def test_second_connection_of_a_viewer_replaces_the_first(
@@ -196,14 +200,14 @@ def test_second_connection_of_a_viewer_replaces_the_first(
 ) -> None:
     first = dial(viewer.token)
     first.send(grey(90))
-    first.recv(timeout=5)
+    first.recv(timeout=30)
     second = dial(viewer.token)
     with pytest.raises(ConnectionClosed) as closed:
-        first.recv(timeout=5)
+        first.recv(timeout=30)
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == REPLACED
     second.send(grey(90))
-    assert decode_jpeg(bytes(second.recv(timeout=5))).mean() == pytest.approx(165, abs=2)
+    assert decode_jpeg(bytes(second.recv(timeout=30))).mean() == pytest.approx(165, abs=2)
 
 
 def test_viewer_who_leaves_is_disconnected_and_their_threads_end(
@@ -213,10 +217,10 @@ def test_viewer_who_leaves_is_disconnected_and_their_threads_end(
     viewer = seated(seats)
     connection = dial(viewer.token)
     connection.send(grey(90))
-    connection.recv(timeout=5)
+    connection.recv(timeout=30)
     seats.leave(viewer)
     with pytest.raises(ConnectionClosed):
-        connection.recv(timeout=5)
+        connection.recv(timeout=30)
     connection.close()
     wait_until(lambda: threading.active_count() <= before)
     assert seats.find(viewer.token) is None

@@ -123,6 +123,7 @@ def _tasks(path: Path) -> dict[str, set[str]]:
     return {name: set(task.get("dependentTasks", [])) for name, task in tasks.items()}
 
 
+@pytest.mark.timeout(600)  # kfp's import alone takes a minute on a busy machine
 def test_it_compiles_for_vertex_ai(repository: Path, tmp_path: Path) -> None:
     image = "europe-west4-docker.pkg.dev/p/understudy/training-python:1"
     command = [sys.executable, "-m", "pipelines.release", "compile", "--out", "release.yaml", "--image", image]

@@ -21,7 +21,7 @@ from serving.whole_frame import BatchFrameModel
 from tests.mlflow_store import mlflow_store
 from tests.ports import free_port
 from tests.serving_process import running
-from tests.waiting import wait_until
+from tests.waiting import PATIENT, wait_until
 from understudy.bundle import BundleError
 from understudy.kinds import open_any
 from understudy.pixelate_bundle import write_pixelate_bundle
@@ -45,9 +45,9 @@ def test_pixelation_is_registered_promoted_served_and_streamed(tmp_path: Path, a
     with (
         running(command, url, os.environ),
         open_remote(RemoteSettings(f"{url}/predict"), spec, "", policy) as client,
-        FramePipeline(BatchFrameModel(client)) as pipeline,
+        FramePipeline(BatchFrameModel(client), PATIENT) as pipeline,
     ):
-        wait_until(lambda: pipeline.stats().phase is Phase.READY)
+        wait_until(lambda: pipeline.stats().phase is Phase.READY, timeout_s=60)
         shown = [pipeline.process(np.ascontiguousarray(np.roll(astronaut, 8 * k, 1))) for k in range(12)]
     swapped = [picture for picture in shown if picture.state is ShownState.SWAPPED]
     assert len(swapped) >= 6
