@@ -2,8 +2,9 @@
 
 Overhead: what a request costs beyond the bare model call, for raw bytes and for JSON, in
 turn with that call. Overload: goodput and waits at one, one and a half and two times the
-peak. Delay: frames per second through a client with several requests in flight, with the
-embedded model and with a network 40 ms away.
+peak, and the order of a stream's pictures at two times of it. Delay: frames per second through a client with several
+requests in flight, with the embedded model and with a network 40 ms away. Path: the same for the app's whole path,
+camera frame to shown frame, and the largest difference between its pixels, crops sent raw.
 """
 
 import argparse
@@ -12,7 +13,8 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
@@ -21,18 +23,25 @@ import psutil
 from numpy.typing import NDArray
 
 from benchmarks.delayed import delayed
+from benchmarks.far_path import compare_pixels, compare_rates, stream
 from benchmarks.load import Outcome, closed_loop, http_request, open_loop
 from benchmarks.machine import machine
+from benchmarks.moving_face import frames
 from liveframe.client import LocalClient, RemoteClient, RemotePolicy
 from liveframe.model import BatchModel
 from liveframe.picture import Encoding
 from liveframe.transport import Transport
 from liveframe.wire import MEDIA_TYPE, batch_from_json, batch_to_json, encode_batch
+from serving.vertex_client import RemoteModel, RemoteSettings
 from tests.serving_process import OUR_SERVER, SDK_SERVER, serving
 from understudy.bundle import Bundle, default_bundle
+from understudy.role import Role
+from understudy.swapper import FaceSwapper
 
 Batch = NDArray[np.uint8]
 Call = Callable[[Batch], Batch]
+SIZE = (640, 480)
+PICTURES = 90
 
 
 def measure_overhead(url: str, model: BatchModel, rounds: int) -> dict[str, dict[str, float]]:
@@ -117,6 +126,54 @@ def measure_overload(url: str, model: BatchModel, seconds: float, deadline_ms: f
         outcomes = asyncio.run(open_loop(url, urgent, peak * share, seconds))
         loads[f"{share:g}x"] = _load_figures(outcomes, seconds, deadline_ms, peak)
     return loads
+
+
+def measure_order(url: str, bundle: Bundle, seconds: float, rate_hz: float, deadline_ms: float) -> dict[str, object]:
+    """Stream a face through the server, which alone can paint it, while others send `rate_hz` requests.
+
+    Returns:
+        What the stream showed (`far_path.Stream`), and how many of the others' requests were refused.
+    """
+    name = bundle.personas[0].name
+    model = bundle.swap_model(name)
+    body = encode_batch(smooth_crops(model.spec.input_shape, 1), Encoding.JPEG)
+    request = http_request(f"{url}/predict", body, f"{MEDIA_TYPE}; deadline-ms={deadline_ms:.0f}")
+    policy = RemotePolicy(deadline_s=deadline_ms / 1e3)
+    with RemoteClient(f"{url}/predict", model.spec, policy) as client, ThreadPoolExecutor(1) as others:
+        swapper = _swapper(bundle, client)
+        swapper.warm_up()
+        load = others.submit(lambda: asyncio.run(open_loop(url, request, rate_hz, seconds + 2)))
+        shown = stream(swapper, frames(None, *SIZE, PICTURES), seconds)
+        refused = sum(outcome.status == 429 for outcome in load.result())
+    return {**asdict(shown), "others_refused": refused}
+
+
+def measure_path(url: str, bundle: Bundle, seconds: float, rounds: int, delay_s: float) -> dict[str, float]:
+    """Run the app's whole path with the embedded model and, as the app does, with the served one behind a slow network.
+
+    Returns:
+        `far_path.compare_rates` (crops as JPEG), the share of crops that the embedded model had to stand in for,
+        and `far_path.compare_pixels` (crops raw).
+    """
+    name = bundle.personas[0].name
+    pictures = frames(None, *SIZE, PICTURES)
+    local = bundle.swap_model(name)
+    embedded = FaceSwapper(bundle)
+    with delayed(url, delay_s / 2) as far:
+        remote = RemoteModel(RemoteSettings(f"{far}/predict"), local, name)
+        rates = compare_rates(embedded, _swapper(bundle, remote), pictures, seconds, rounds)
+        calls = remote.stats()
+        remote.close()
+        exact = RemotePolicy(deadline_s=4.0, encoding=Encoding.RAW)
+        with RemoteClient(f"{far}/predict", local.spec, exact, parameters={"variant": name}) as client:
+            pixels = compare_pixels(embedded, _swapper(bundle, client), pictures)
+    share = calls.local_calls / max(1, calls.local_calls + calls.remote_calls)
+    return {"delay_ms": delay_s * 1e3, **rates, "embedded_stood_in": _round(share), **pixels}
+
+
+def _swapper(bundle: Bundle, role: Role) -> FaceSwapper:
+    """The bundle's first persona, played by that role."""
+    return FaceSwapper(bundle, roles={bundle.personas[0].name: role})
 
 
 def _load_figures(outcomes: Sequence[Outcome], seconds: float, deadline_ms: float, peak: float) -> dict[str, object]:
@@ -206,7 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each load")
     parser.add_argument("--deadline-ms", type=float, default=250.0)
-    parser.add_argument("--parts", default="overhead,overload,delay", help="which to measure")
+    parser.add_argument("--parts", default="overhead,overload,delay,path", help="which to measure")
     parser.add_argument("--sdk", action="store_true", help="start the SDK's own entry point instead of ours")
     options = parser.parse_args(arguments)
     bundle = Bundle.load(options.bundle)
@@ -217,9 +274,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if "overhead" in parts:
             result["overhead"] = measure_overhead(url, model, options.rounds)
         if "overload" in parts:
-            result["overload"] = measure_overload(url, model, options.seconds, options.deadline_ms)
+            loads = measure_overload(url, model, options.seconds, options.deadline_ms)
+            twice_hz = 2 * float(loads["peak_hz"])  # type: ignore[arg-type]
+            loads["stream_at_2x"] = measure_order(url, bundle, options.seconds, twice_hz, options.deadline_ms)
+            result["overload"] = loads
         if "delay" in parts:
             result["delay"] = measure_delay(url, model, 150, 0.04)
+        if "path" in parts:
+            result["path"] = measure_path(url, bundle, options.seconds, 5, 0.04)
     result["load_average_after"] = machine()["load_average"]
     print(json.dumps(result, indent=2))
     return 0

@@ -1,0 +1,59 @@
+"""The app's whole path with the served model far away: the same pixels as with the embedded one."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from benchmarks.delayed import delayed
+from benchmarks.far_path import compare_pixels, stream
+from benchmarks.moving_face import frames
+from liveframe.client import RemoteClient, RemotePolicy
+from liveframe.picture import Encoding
+from tests.serving_bundle import served_bundle
+from tests.serving_process import serving
+from tests.waiting import PATIENT
+from understudy.bundle import Bundle
+from understudy.swapper import FaceSwapper, SwapSettings
+
+pytestmark = pytest.mark.timeout(300)  # a server starts, perhaps on a busy machine
+NAME = "ben"
+ONE_WAY_S = 0.02
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Bundle, str]]:
+    with served_bundle(tmp_path_factory.mktemp("served")) as path, serving(str(path)) as url:
+        yield Bundle.load(path), url
+
+
+def swapper_of(bundle: Bundle, client: RemoteClient) -> FaceSwapper:
+    return FaceSwapper(bundle, SwapSettings(NAME), roles={NAME: client})
+
+
+def client_of(bundle: Bundle, url: str, variant: str = NAME) -> RemoteClient:
+    policy = RemotePolicy(deadline_s=4.0, encoding=Encoding.RAW)
+    return RemoteClient(f"{url}/predict", bundle.swap_model(NAME).spec, policy, parameters={"variant": variant})
+
+
+def test_whole_frames_of_a_far_model_are_the_embedded_ones_pixel_by_pixel(served: tuple[Bundle, str]) -> None:
+    bundle, url = served
+    pictures = frames(None, 320, 240, 12)
+    embedded = FaceSwapper(bundle, SwapSettings(NAME))
+    with delayed(url, ONE_WAY_S) as far, client_of(bundle, far) as client:
+        same = compare_pixels(embedded, swapper_of(bundle, client), pictures)
+    assert same["frames_compared"] >= 10 and same["largest_difference"] <= 2
+    with client_of(bundle, url, "ada") as client:
+        other = compare_pixels(embedded, swapper_of(bundle, client), pictures[:4])
+    assert other["largest_difference"] > 20, "another persona's pictures are told from this one's"
+
+
+def test_stream_through_a_far_model_keeps_its_order(
+    served: tuple[Bundle, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    bundle, url = served
+    pictures = frames(None, 320, 240, 30)
+    with delayed(url, ONE_WAY_S) as far, client_of(bundle, far) as client:
+        seen = stream(swapper_of(bundle, client), pictures, 2, PATIENT)
+    assert seen.swapped > 5 and seen.wrong_order == 0
+    assert seen.swapped + seen.stood_in + seen.dropped == 60
+    assert caplog.records == [], "the network's end is quiet"
