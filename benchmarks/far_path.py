@@ -81,7 +81,7 @@ def stream(
         shown = _feed(line, pictures, round(seconds * FPS))
         took_s = time.monotonic() - began_s
         line.close()
-    return _summed(shown, took_s, round(seconds * FPS) - len(shown))
+    return summed(shown, took_s, round(seconds * FPS) - len(shown))
 
 
 def _feed(line: ShowLine, pictures: Sequence[Image], count: int) -> list[Shown]:
@@ -112,7 +112,8 @@ def _raised(error: Exception) -> Shown:
     raise error
 
 
-def _summed(shown: Sequence[Shown], took_s: float, dropped: int) -> Stream:
+def summed(shown: Sequence[Shown], took_s: float, dropped: int) -> Stream:
+    """Count what came back, in the order that the viewer sees it."""
     own = {each.source_index for each in shown if each.state is ShownState.SWAPPED and each.source_index == each.index}
     sources = [each.source_index for each in shown if each.source_index >= 0]
     return Stream(

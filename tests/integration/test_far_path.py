@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
 from benchmarks.delayed import delayed
-from benchmarks.far_path import compare_pixels, stream
+from benchmarks.far_path import compare_pixels, stream, summed
 from benchmarks.moving_face import frames
 from liveframe.client import RemoteClient, RemotePolicy
+from liveframe.gate import Shown, ShownState
 from liveframe.picture import Encoding
 from tests.serving_bundle import served_bundle
 from tests.serving_process import serving
@@ -57,3 +59,12 @@ def test_stream_through_a_far_model_keeps_its_order(
     assert seen.swapped > 5 and seen.wrong_order == 0
     assert seen.swapped + seen.stood_in + seen.dropped == 60
     assert caplog.records == [], "the network's end is quiet"
+
+
+def test_a_picture_that_goes_back_in_time_is_counted_and_a_held_one_is_not() -> None:
+    blank = np.zeros((2, 2, 3), np.uint8)
+    swapped, held, covered = ShownState.SWAPPED, ShownState.HELD, ShownState.COVERED
+    seen = [(swapped, 1, 1), (held, 2, 1), (covered, 3, -1), (swapped, 5, 5), (swapped, 4, 4), (swapped, 6, 6)]
+    figures = summed([Shown(blank, state, index, source, 0.0) for state, index, source in seen], 2.0, dropped=7)
+    assert (figures.wrong_order, figures.swapped, figures.stood_in, figures.dropped) == (1, 4, 2, 7)
+    assert figures.fps == 2.0
