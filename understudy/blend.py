@@ -44,7 +44,7 @@ class BlendSettings:
     mask_size: float = 0.0
     use_hull: bool = True
     own_eyes: bool = True
-    detail: float = 1.25
+    detail: float = 1.35
 
     def __post_init__(self) -> None:
         limits = {

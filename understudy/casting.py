@@ -50,7 +50,7 @@ class SwapSettings:
     cast: Mapping[int, str] = field(default_factory=dict[int, str])
     use_hull: bool = True
     own_eyes: bool = True
-    detail: float = 1.25
+    detail: float = 1.35
     view: View = View.RESULT
 
     def __post_init__(self) -> None:

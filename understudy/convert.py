@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--faces", choices=("all", "largest"), default="all", help="whose faces are swapped")
     parser.add_argument("--strength", type=float, default=1.0, help="0 to 1: how much of the persona")
     parser.add_argument("--colour-match", type=float, default=1.0, help="0 to 1: how much of the scene's light")
-    parser.add_argument("--detail", type=float, default=1.25, help="0 to 2: fine structure of the still (1.25)")
+    parser.add_argument("--detail", type=float, default=1.35, help="0 to 2: fine structure of the still (1.35)")
     eyes = "show the actor's own eyes and teeth, not what the network paints there (default: yes)"
     parser.add_argument("--own-eyes", action=argparse.BooleanOptionalAction, default=True, help=eyes)
     parser.add_argument(
