@@ -91,7 +91,12 @@ def chain(steps: Any, r: Any) -> dict[str, Any]:
         cache=r.cache,
     )
     evaluate = steps.evaluate(
-        trained=train.output, held_out=r.held_out, every=r.judge_every, frames=r.judge_frames, cache=r.cache
+        trained=train.output,
+        held_out=r.held_out,
+        every=r.judge_every,
+        frames=r.judge_frames,
+        trust=r.trust,
+        cache=r.cache,
     )
     register = steps.register(
         trained=train.output, figures=evaluate.output, tracking=r.tracking, model=r.model, cache=r.cache

@@ -62,12 +62,18 @@ def train(
 
 
 def evaluate(
-    trained: dsl.Input[dsl.Model], held_out: list, every: int, frames: int, cache: str, out: dsl.Output[dsl.Artifact]
+    trained: dsl.Input[dsl.Model],
+    held_out: list,
+    every: int,
+    frames: int,
+    trust: str,
+    cache: str,
+    out: dsl.Output[dsl.Artifact],
 ) -> None:
     """A bundle and held-out clips to figures, plots and side-by-side clips."""
     from pipelines import steps
 
-    steps.evaluate(trained.path, held_out, every, frames, out.path, cache)
+    steps.evaluate(trained.path, held_out, every, frames, trust, out.path, cache)
 
 
 def register(

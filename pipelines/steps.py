@@ -153,7 +153,9 @@ def train(
     return run_step(step, local(out), _cache(cache), work)
 
 
-def evaluate(trained: str, held_out: Sequence[str], every: int, frames: int, out: str, cache: str) -> StepRun:
+def evaluate(
+    trained: str, held_out: Sequence[str], every: int, frames: int, trust: str, out: str, cache: str
+) -> StepRun:
     """Measure the trained bundle on clips that it has not seen: figures.jsonl, plots, side-by-side clips.
 
     Args:
@@ -161,6 +163,7 @@ def evaluate(trained: str, held_out: Sequence[str], every: int, frames: int, out
         held_out: clips.
         every: look closely at every so-many-th frame.
         frames: take so many frames of each clip; 0 for all.
+        trust: folder of keys, which the clips are signed by.
         out: where the figures shall be found.
         cache: as above.
     """
@@ -169,7 +172,7 @@ def evaluate(trained: str, held_out: Sequence[str], every: int, frames: int, out
         from training.evaluate import Evaluator
         from understudy.bundle import Bundle
 
-        evaluator = Evaluator(clips, every, frames, is_quiet=True)
+        evaluator = Evaluator(clips, every, frames, is_quiet=True, trust=local(trust))
         reports = evaluator.run(Bundle.load(local(trained) / BUNDLE), out=folder)
         (folder / FIGURES).write_text("".join(f"{report.to_json()}\n" for report in reports))
 

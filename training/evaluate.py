@@ -27,10 +27,11 @@ from liveframe.model import FrameModel, FrameSession
 from training.clip_report import ClipReport
 from training.judge import Judge
 from training.measure import Driver, Gallery, SwapMeter, watch
-from training.side_by_side import SideBySide, plot_reports
+from training.side_by_side import Disclosed, SideBySide, plot_reports
 from understudy.clip import ClipFrame, describe, read_frames
 from understudy.media_guard import MediaError
 from understudy.quiet import keep_quiet
+from understudy.trust_store import trust_folder
 from understudy.weights import WeightsError
 
 if TYPE_CHECKING:
@@ -51,13 +52,22 @@ class Evaluator:
         every: identity, gaze, the seam and the second opinion are measured on every n-th frame.
         limit: frames to take of each clip; 0 takes all.
         is_quiet: whether to show no progress.
+        trust: folder of the keys that side-by-side clips are signed by; UNDERSTUDY_HOME or ~/.understudy.
 
     Raises:
         MediaError: a clip is missing or broken.
     """
 
-    def __init__(self, clips: Sequence[Path], every: int = 5, limit: int = 0, is_quiet: bool = False) -> None:
+    def __init__(
+        self,
+        clips: Sequence[Path],
+        every: int = 5,
+        limit: int = 0,
+        is_quiet: bool = False,
+        trust: Path | None = None,
+    ) -> None:
         self._judge = Judge()
+        self._trust = trust or trust_folder(os.environ)
         self._limit = limit
         self._is_quiet = is_quiet
         self.drivers = tuple(
@@ -71,7 +81,8 @@ class Evaluator:
         Args:
             bundle: whose personas.
             personas: which; all of them where empty.
-            out: where to write `CLIP-PERSONA.mp4`, `CLIP-PERSONA.json` and `CLIP.png`; nowhere where None.
+            out: where to write `CLIP-PERSONA.mp4`, `CLIP-PERSONA.json` and `CLIP.png`; nowhere where None. The clip
+                is marked and signed; where consent does not cover recording, it is not written, and told on stderr.
 
         Raises:
             understudy.bundle.BundleError: the bundle has no such persona.
@@ -83,9 +94,10 @@ class Evaluator:
         for driver in self.drivers:
             reports: list[ClipReport] = []
             for persona in chosen:
+                disclosed = self._disclosed(bundle, persona.name) if out else None
                 session = _open_session(bundle, persona.name)
                 try:
-                    reports.append(self.measure(session, driver, persona.name, gallery, bundle.digest, out))
+                    reports.append(self.measure(session, driver, persona.name, gallery, bundle.digest, out, disclosed))
                 finally:
                     session.close()
                 yield reports[-1]
@@ -100,6 +112,7 @@ class Evaluator:
         gallery: Gallery,
         digest: str = "",
         out: Path | None = None,
+        disclosed: Disclosed | None = None,
     ) -> ClipReport:
         """Run one clip through any session and measure what comes out.
 
@@ -110,14 +123,16 @@ class Evaluator:
             gallery: whom the swapped face is compared with.
             digest: the bundle's, for the report.
             out: where to write the side-by-side clip and the JSON; nowhere where None.
+            disclosed: the clip's marks; without them no clip is written.
         """
         meter = SwapMeter(driver, self._judge, gallery, persona)
         stem = f"{driver.clip.stem}-{persona}"
         with ExitStack() as stack:
             film = None
-            if out:
-                captions = (driver.clip.name, f"{persona}: AI MODIFIED")
-                film = stack.enter_context(SideBySide(out / f"{stem}.mp4", _rate_hz(driver.clip), captions))
+            if out and disclosed:
+                captions = (driver.clip.name, persona)
+                film = SideBySide(out / f"{stem}.mp4", _rate_hz(driver.clip), captions, disclosed)
+                stack.enter_context(film)
             for frame in self._frames(driver.clip, f"{persona} on {driver.clip.name}"):
                 # The clip's own clock, so that tracks and filters behave as they do live.
                 request = Frame(frame.image, frame.index, frame.time_s)
@@ -130,6 +145,14 @@ class Evaluator:
         if out:
             (out / f"{stem}.json").write_text(json.dumps(report.figures(), indent=2, allow_nan=False) + "\n")
         return report
+
+    def _disclosed(self, bundle: Bundle, persona: str) -> Disclosed | None:
+        """The marks of a persona's clips; None, said on stderr, where there may be no clip of it."""
+        try:
+            return Disclosed.of(bundle, persona, self._trust)
+        except LiveframeError as error:
+            print(f"No side-by-side clip of {persona} is written: {error}", file=sys.stderr)
+            return None
 
     def gallery(self, bundle: Bundle) -> Gallery:
         """Give everybody whom a swapped face could be taken for: the bundle's personas and the drivers."""

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from training.clip_report import ClipReport
+from understudy.trust_store import TrustStore
+
+if TYPE_CHECKING:
+    from liveframe.gate import Paint
+    from understudy.bundle import Bundle
 
 Image = NDArray[np.uint8]
 
@@ -26,19 +33,52 @@ _PANELS = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Disclosed:
+    """What an exported clip of a persona must carry.
+
+    Attributes:
+        paints: watermark and label, for every swapped picture.
+        seal: signs the finished file, in place.
+    """
+
+    paints: tuple[Paint, ...]
+    seal: Callable[[Path], None]
+
+    @classmethod
+    def of(cls, bundle: Bundle, persona: str, trust: Path) -> Self:
+        """Ask whether the persona may be recorded, and with which marks.
+
+        Raises:
+            LiveframeError: consent does not cover recording, or the operator's files cannot be followed.
+        """
+        from understudy.performer import Performer
+        from understudy.provenance import provenance_from
+        from understudy.swapper import SwapSettings
+
+        performer = Performer.engage(bundle.path, SwapSettings(persona=persona), "record", TrustStore(trust))
+        provenance = provenance_from({**os.environ, "UNDERSTUDY_HOME": str(trust)})
+        return cls(performer.paints(), performer.sealer(provenance))
+
+
 class SideBySide:
-    """Writes an H.264 clip: the source on the left, the swap on the right, each with a caption.
+    """Writes an H.264 clip: the source on the left, the swap on the right, marked, each with a caption.
+
+    Like every export, the clip gets its name once it is signed; one that cannot be signed is not delivered.
 
     Args:
         path: the .mp4 to write.
         fps: frames a second.
         captions: what stands under the source and under the swap.
+        disclosed: the marks of what is exported.
     """
 
-    def __init__(self, path: Path, fps: float, captions: tuple[str, str]) -> None:
+    def __init__(self, path: Path, fps: float, captions: tuple[str, str], disclosed: Disclosed) -> None:
         import av
 
-        self._container: Any = av.open(str(path), "w")
+        self._path, self._disclosed = path, disclosed
+        self._unsigned = path.with_name(f".{path.name}")
+        self._container: Any = av.open(str(self._unsigned), "w")
         self._rate = Fraction(fps).limit_denominator(1001)
         self._captions = captions
         self._stream: Any = None
@@ -47,6 +87,8 @@ class SideBySide:
         """Take the next frame: uint8 [H, W, 3], BGR, both of one size."""
         import av
 
+        for paint in self._disclosed.paints:
+            swapped = paint(swapped)
         pair = np.hstack([_captioned(s, c) for s, c in zip((source, swapped), self._captions, strict=True)])
         pair = np.ascontiguousarray(pair[: pair.shape[0] // 2 * 2, : pair.shape[1] // 2 * 2])
         if self._stream is None:
@@ -61,9 +103,15 @@ class SideBySide:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._stream is not None:
-            self._container.mux(self._stream.encode(None))
-        self._container.close()
+        try:
+            if self._stream is not None:
+                self._container.mux(self._stream.encode(None))
+            self._container.close()
+            if self._stream is not None and error is None:
+                self._disclosed.seal(self._unsigned)
+                self._unsigned.replace(self._path)
+        finally:
+            self._unsigned.unlink(missing_ok=True)
 
 
 def plot_reports(reports: Sequence[ClipReport], path: Path) -> None:

@@ -74,7 +74,7 @@ def show_status(viewer: Viewer) -> None:
                 color="red",
             )
         if streams:
-            st.markdown(f"**{stats.fps_out:.0f}** frames/s shown, **{stats.fps_in:.0f}** from the camera")
+            st.markdown(_rates(viewer, stats))
     if badge.sentence:
         st.caption(badge.sentence)
     stream = viewer.stream
@@ -82,6 +82,14 @@ def show_status(viewer: Viewer) -> None:
         st.caption(f"Frames had to be covered: {stream.counts().last_fault}")
     if streams and stats.stages:
         _show_stages(stats)
+
+
+def _rates(viewer: Viewer, stats: PipelineStats) -> str:
+    """Frames a second, and how many had to make way for newer ones since the start."""
+    stream = viewer.stream
+    dropped = stats.drops + (stream.counts().dropped if stream is not None else 0)
+    rates = f"**{stats.fps_out:.0f}** frames/s shown, **{stats.fps_in:.0f}** from the camera"
+    return f"{rates}, **{dropped}** dropped for newer ones"
 
 
 def _show_stages(stats: PipelineStats) -> None:

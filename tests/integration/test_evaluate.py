@@ -8,12 +8,14 @@ from pathlib import Path
 import cv2
 import pytest
 
+from tests.consented_bundle import build_consented_bundle
 from tests.mlflow_store import mlflow_store
 from tests.real_faces import astronaut_clip
 from tests.tiny_bundle import build_tiny_bundle
 from training.evaluate import evaluate_clip, main
 from training.log_model import log_bundle
 from understudy.bundle import Bundle
+from understudy.provenance import provenance_from
 
 KEYS = (
     "clip persona frames faces coverage identity_to_persona identity_to_driver retrieval_rank1 pose_deg expression_pct "
@@ -28,7 +30,13 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def bundle_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
+    folder = tmp_path_factory.mktemp("bundle")
+    return build_consented_bundle(folder / "tiny", {"ada": "Ada", "ben": "Ben"}, folder / "trust")
+
+
+@pytest.fixture(autouse=True)
+def _operator(bundle_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNDERSTUDY_HOME", str(bundle_dir.parent / "trust"))
 
 
 def test_one_json_object_a_clip_and_persona_and_files_to_look_at(
@@ -51,6 +59,26 @@ def test_one_json_object_a_clip_and_persona_and_files_to_look_at(
         film = cv2.VideoCapture(str(tmp_path / f"{stem}.mp4"))
         assert (film.get(cv2.CAP_PROP_FRAME_COUNT), film.get(cv2.CAP_PROP_FRAME_WIDTH)) == (6, 1024)
     assert cv2.imread(str(tmp_path / "astronaut.png")).shape[1] == 1100
+
+
+def test_side_by_side_clip_is_marked_and_signed_like_every_export(clip: Path, bundle_dir: Path, tmp_path: Path) -> None:
+    bundle = Bundle.load(bundle_dir)
+    evaluate_clip(bundle, "ben", clip, limit=4, out=tmp_path)
+    film = tmp_path / "astronaut-ben.mp4"
+    verdict = provenance_from({"UNDERSTUDY_HOME": str(bundle_dir.parent / "trust")}).verify(film)
+    assert verdict.is_trusted
+    assert verdict.facts["persona"] == "ben"
+    assert not list(tmp_path.glob(".*.mp4"))
+
+
+def test_persona_whose_consent_covers_no_recording_is_measured_but_not_filmed(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = Bundle.load(build_tiny_bundle(tmp_path / "unsigned"))
+    report = evaluate_clip(bundle, "ben", clip, limit=2, out=tmp_path / "out")
+    assert report.frames == 2
+    assert not list((tmp_path / "out").rglob("*.mp4"))
+    assert "No side-by-side clip of ben is written" in capsys.readouterr().err
 
 
 def test_a_registered_bundle_is_evaluated_by_its_address(
