@@ -14,7 +14,7 @@ from ui.house import house, repertoire, this_viewer
 from ui.ice import renewed
 from ui.model_picker import pick_model
 from ui.personas_shelf import offered
-from ui.relay_choice import relay_for
+from ui.relay_choice import relay_for, remedy_for
 from ui.relay_webrtc import CameraStream, install_unbuffered_relay, raise_bitrates
 from ui.settings import RelayChoice, app_settings
 from ui.status import is_silent, show_status
@@ -82,7 +82,7 @@ def _webrtc_camera(viewer: Viewer, camera: Camera) -> WebRtcStreamerContext:
     is_in_use = stream.counts().received > 0 and not stream.is_ended
     ice = st.session_state["ice"] = renewed(st.session_state.get("ice"), app_settings(), is_in_use)
     return webrtc_streamer(
-        key=f"camera-{st.session_state.get('failed_starts', 0)}",
+        key=f"camera-{st.session_state.get('attempt', 0)}",
         mode=WebRtcMode.SENDRECV,
         frontend_rtc_configuration=ice.browser,
         server_rtc_configuration=ice.server,
@@ -128,18 +128,18 @@ def _watch(viewer: Viewer, is_wanted: bool, in_flight: int | None = None) -> Non
             icon=":material/videocam_off:",
         )
     stream = viewer.stream
-    if not is_wanted or stream is None or (stream.counts().received and not stream.is_ended):
+    is_playing = stream is not None and bool(stream.counts().received) and not stream.is_ended
+    if not is_wanted or stream is None or is_playing:
         st.session_state.pop("waiting_since_s", None)
+        if is_wanted and is_playing:
+            st.session_state["failed_starts"] = 0
         return
     waited_s = time.monotonic() - st.session_state.setdefault("waiting_since_s", time.monotonic())
     if waited_s > START_LIMIT_S:
-        st.error(
-            "The camera's video does not arrive. One start in twenty may fail: try again. A firewall that blocks UDP "
-            "looks the same: after a second failure the page changes to WebSocket.",
-            icon=":material/sync_problem:",
-        )
+        st.error(remedy_for(app_settings(), chosen_relay()), icon=":material/sync_problem:")
         if st.button("Try again", type="primary"):
-            st.session_state["failed_starts"] = st.session_state.get("failed_starts", 0) + 1
+            for count in ("failed_starts", "attempt"):
+                st.session_state[count] = st.session_state.get(count, 0) + 1
             st.session_state.pop("waiting_since_s", None)
             st.rerun()
 

@@ -52,6 +52,8 @@ def test_webrtc_that_never_connects_gives_way_to_the_websocket(
         blocked.button("Start the camera").click()
         again = blocked.page.get_by_role("button", name="Try again")
         again.wait_for(timeout=FAILED_S * 1000)
+        blocked.page.get_by_text("The camera's video does not arrive").wait_for()
+        blocked.page.get_by_text(f"after {FAILED_STARTS} failures in a row the page changes to WebSocket").wait_for()
         again.click()
         again.wait_for(state="detached")
     reason = f"Connected by WebSocket. WebRTC did not connect in {FAILED_STARTS} starts."

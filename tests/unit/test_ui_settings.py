@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from ui.relay_choice import FAILED_STARTS, relay_for
+from ui.relay_choice import FAILED_STARTS, relay_for, remedy_for
 from ui.settings import AppSettings, RelayChoice
 from understudy.bundle import default_bundle
 
@@ -53,3 +53,19 @@ def test_webrtc_that_never_plays_gives_way_to_the_websocket() -> None:
 def test_viewer_overrules_the_server_and_the_failures() -> None:
     settings = AppSettings(BUNDLE, relay=RelayChoice.WEBSOCKET, has_udp=False)
     assert relay_for(settings, RelayChoice.WEBRTC, failed_starts=9).choice is RelayChoice.WEBRTC
+
+
+@pytest.mark.parametrize(
+    ("set_to", "chosen", "remedy"),
+    [
+        (RelayChoice.AUTO, RelayChoice.AUTO, "in a row the page changes to WebSocket"),
+        (RelayChoice.AUTO, RelayChoice.WEBRTC, "choose WebSocket under"),
+        (RelayChoice.WEBRTC, RelayChoice.AUTO, "ask whoever runs it"),
+    ],
+)
+def test_what_to_do_about_a_dead_start_fits_who_chose_the_relay(
+    set_to: RelayChoice, chosen: RelayChoice, remedy: str
+) -> None:
+    sentence = remedy_for(AppSettings(BUNDLE, relay=set_to), chosen)
+    assert "does not arrive" in sentence
+    assert remedy in sentence
