@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from benchmarks.machine import machine
 from benchmarks.moving_face import frames
@@ -78,6 +79,7 @@ class SeatOfOne:
         room = int(plan.duration_s * plan.fps * 1.1) + 100
         self.times_s, self.latencies_ms = np.zeros(room, np.float32), np.zeros(room, np.float32)
         self.swapped = self.shown = self.visits = 0
+        self.is_through = False
         self._model, self._paints, self._clip, self._plan = model, paints, clip, plan
         self.thread = threading.Thread(target=self._run, name="soak-viewer")
 
@@ -89,6 +91,7 @@ class SeatOfOne:
             with FramePipeline(self._model, finish=self._paints) as pipeline:
                 while time.monotonic() - start_s < leaves_s:
                     self._show(pipeline, start_s)
+        self.is_through = True
 
     def _show(self, pipeline: FramePipeline, start_s: float) -> None:
         """One frame, and the wait for the next one's time."""
@@ -118,12 +121,18 @@ class Samples:
         self.threads.append(process.num_threads())
         self.files.append(process.num_fds())
 
-    def slope_mb_per_min(self, from_s: float) -> float:
-        """Memory's growth from a moment on, by least squares."""
+    def slope_mb_per_min(self, from_s: float) -> float | None:
+        """Memory's growth from a moment on, by least squares; None where too little was counted to tell."""
         late = np.array(self.times_s) >= from_s
-        if late.sum() < 2:
-            return 0.0
+        if late.sum() < 3:
+            return None
         return float(np.polyfit(np.array(self.times_s)[late] / 60, np.array(self.memory_mb)[late], 1)[0])
+
+    def climbs(self, counts: Sequence[int], from_s: float) -> bool:
+        """Whether the most in the second half of what follows a moment exceeds the most in the first half."""
+        late = [count for time_s, count in zip(self.times_s, counts, strict=True) if time_s >= from_s]
+        half = len(late) // 2
+        return half == 0 or max(late[half:]) > max(late[:half])
 
 
 def soak(model: FaceSwapper, paints: Sequence[Paint], plan: SoakPlan) -> dict[str, object]:
@@ -145,9 +154,11 @@ def soak(model: FaceSwapper, paints: Sequence[Paint], plan: SoakPlan) -> dict[st
     start_s = time.monotonic()
     for seat in seats:
         seat.thread.start()
-    while (elapsed_s := time.monotonic() - start_s) < plan.duration_s:
-        time.sleep(min(plan.sample_s, plan.duration_s - elapsed_s))
-        samples.take(process, time.monotonic() - start_s)
+    with tqdm(total=round(plan.duration_s), unit="s", desc="soak", disable=None) as bar:
+        while (elapsed_s := time.monotonic() - start_s) < plan.duration_s:
+            time.sleep(min(plan.sample_s, plan.duration_s - elapsed_s))
+            samples.take(process, time.monotonic() - start_s)
+            bar.update(round(samples.times_s[-1]) - bar.n)
     for seat in seats:
         seat.thread.join()
     left = _left(process, idle)
@@ -184,25 +195,29 @@ def _report(
     latencies_ms = np.concatenate([seat.latencies_ms[: seat.swapped] for seat in seats])
     first = latencies_ms[times_s < plan.window_s]
     last = latencies_ms[times_s >= plan.duration_s - plan.window_s]
-    p95_first, p95_last = (float(np.percentile(part, 95)) if len(part) else float("nan") for part in (first, last))
+    p95_first, p95_last = (float(np.percentile(part, 95)) if len(part) else None for part in (first, last))
+    ratio = p95_last / p95_first if p95_first and p95_last else None
     slope = samples.slope_mb_per_min(plan.warm_up_s)
     growth = {name: left[name] - idle[name] for name in idle}
     return {
         "plan": asdict(plan),
         "viewers": [{"frames": seat.shown, "swapped": seat.swapped, "visits": seat.visits} for seat in seats],
         "memory_mb": {"first": round(samples.memory_mb[0], 1), "last": round(samples.memory_mb[-1], 1)},
-        "memory_slope_mb_per_min": round(slope, 3),
+        "memory_slope_mb_per_min": slope if slope is None else round(slope, 3),
         "threads": {"before": idle["threads"], "most": max(samples.threads), "after": left["threads"]},
         "files": {"before": idle["files"], "most": max(samples.files), "after": left["files"]},
         "growth": growth,
-        "p95_first_ms": round(p95_first, 2),
-        "p95_last_ms": round(p95_last, 2),
-        "p95_ratio": round(p95_last / p95_first, 3),
+        "p95_first_ms": p95_first if p95_first is None else round(p95_first, 2),
+        "p95_last_ms": p95_last if p95_last is None else round(p95_last, 2),
+        "p95_ratio": ratio if ratio is None else round(ratio, 3),
         "verdict": {
-            "memory is flat": slope < SLOPE_LIMIT_MB_PER_MIN,
+            "every viewer stayed to the end": all(seat.is_through and seat.swapped for seat in seats),
+            "memory is flat": slope is not None and slope < SLOPE_LIMIT_MB_PER_MIN,
+            "threads do not climb": not samples.climbs(samples.threads, plan.warm_up_s),
+            "files do not climb": not samples.climbs(samples.files, plan.warm_up_s),
             "no thread is left behind": growth["threads"] <= 0,
             "no file is left open": growth["files"] <= 0,
-            "latency stays": p95_last <= P95_LIMIT * p95_first,
+            "latency stays": ratio is not None and ratio <= P95_LIMIT,
         },
     }
 
@@ -221,7 +236,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     before = machine()
     report = {"machine": before, "bundle": bundle.digest[:12], **soak(model, Disclosure().paints(bundle.digest), plan)}
     report["load_average_after"] = [round(value, 2) for value in os.getloadavg()]
-    print(json.dumps(report, indent=2))
+    text = json.dumps(report, indent=2, allow_nan=False)
+    print(text)
+    if options.out:
+        options.out.write_text(text + "\n")
     verdict = report["verdict"]
     return 0 if isinstance(verdict, dict) and all(verdict.values()) else 1
 
@@ -233,6 +251,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--viewers", type=int, default=2)
     parser.add_argument("--fps", type=float, default=15.0)
     parser.add_argument("--reconnect-s", type=float, default=300.0)
+    parser.add_argument("--out", type=Path, help="also write the JSON there")
     return parser.parse_args(arguments)
 
 
