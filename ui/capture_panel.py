@@ -1,5 +1,6 @@
 """Below the picture: a snapshot, a recording, and what came of them."""
 
+import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -12,6 +13,8 @@ from ui.house import House
 from ui.sealing import SealError, sealer
 from ui.status import is_streaming
 from ui.viewer import Viewer
+from understudy.disclosure import read_disclosure
+from understudy.trust_store import trust_folder
 
 _FORMATS = {".jpg": "JPEG", ".png": "PNG"}
 _TYPES = {".jpg": "image/jpeg", ".png": "image/png", ".mp4": "video/mp4"}
@@ -151,7 +154,7 @@ def _show(export: Export) -> None:
         key="download_export",
         on_click="ignore",
     )
-    st.caption(f"Marked “AI MODIFIED” and signed (C2PA). {export.note}")
+    st.caption(f"{read_disclosure(trust_folder(os.environ)).sentence} {export.note}")
 
 
 def _named(suffix: str) -> str:

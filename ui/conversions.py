@@ -13,6 +13,7 @@ from ui.job_card import Pace, words_for_eta
 from ui.job_entry import job_command
 from ui.uploads import Upload, keep_upload
 from ui.workspace import Workspace, discard, job_queue
+from understudy.casting import SwapSettings
 from understudy.jobs import PROGRESS, JobError, JobState, module_command, write_json
 
 _NOTE = "conversion.json"
@@ -44,11 +45,24 @@ class Wishes:
         faces: "all" or "largest".
         strength: 0 to 1.
         cover: what hides a frame that cannot be swapped: "blur", "slate" or "hold".
+        no_face: what becomes of a frame in which no face was seen: "cover" or "keep".
+        colour_match, own_eyes, detail: as SwapSettings has them.
     """
 
     faces: str = "all"
     strength: float = 1.0
     cover: str = "blur"
+    no_face: str = "cover"
+    colour_match: bool = True
+    own_eyes: bool = SwapSettings().own_eyes
+    detail: float = SwapSettings().detail
+
+    def options(self) -> tuple[str, ...]:
+        """The same for `understudy.convert`."""
+        eyes = "--own-eyes" if self.own_eyes else "--no-own-eyes"
+        look = ("--colour-match", str(float(self.colour_match)), "--detail", str(self.detail), eyes)
+        picked = ("--faces", self.faces, "--strength", str(self.strength))
+        return (*picked, *look, "--cover", self.cover, "--no-face", self.no_face)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +99,7 @@ def submit(workspace: Workspace, upload: Upload, role: Role, wishes: Wishes) -> 
         shutil.rmtree(folder, ignore_errors=True)
         raise
     title, target = Path(upload.name).name, folder / "swapped.mp4"
-    options = ("--persona", role.name, "--bundle", role.bundle.resolve(), "--faces", wishes.faces)
-    options += ("--strength", str(wishes.strength), "--cover", wishes.cover, "--progress", PROGRESS)
+    options = ("--persona", role.name, "--bundle", role.bundle.resolve(), *wishes.options(), "--progress", PROGRESS)
     command = module_command("understudy.convert", source, target, *options)
     job = job_queue().submit("convert", f"{title} as {role.title}", job_command(command, vet=[source]))
     entry = ClipEntry(folder, title, role.title, source, target, job.id)

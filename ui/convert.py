@@ -1,5 +1,7 @@
 """The Convert page: a clip in, a swapped clip out."""
 
+import os
+
 import streamlit as st
 
 from ui.conversions import ClipEntry, Role, Wishes, entries, pace, remove, result_name, submit
@@ -8,18 +10,20 @@ from ui.job_card import find_job, is_active, is_moving, show_job
 from ui.personas_shelf import shelved
 from ui.workspace import Workspace, job_queue, this_workspace
 from understudy.bundle import BundleError
-from understudy.disclosure import DisclosureError
+from understudy.disclosure import DisclosureError, read_disclosure
 from understudy.jobs import Job, JobState
 from understudy.media_guard import VIDEO_EXTENSIONS, MediaError
+from understudy.trust_store import trust_folder
 
 _FACES = {"all": "All", "largest": "The largest"}
+_NO_FACE = {"cover": "Cover", "keep": "Keep as they are"}
 _COVERS = {"blur": "Blur", "slate": "Card", "hold": "Last picture"}
 
 
 def page() -> None:
     """Draw the page."""
     st.title("Convert")
-    st.caption("A clip in, a swapped clip out. Sound and timing stay; the result is labelled and signed.")
+    st.caption("A clip in, a swapped clip out. Sound and timing stay.")
     workspace = this_workspace()
     try:
         roles = [*bundle_roles(), *own_roles(workspace)]
@@ -67,7 +71,13 @@ def _new_clip(workspace: Workspace, roles: list[Role]) -> None:
             faces=_one_of("Faces to swap", _FACES, "all"),
             strength=st.slider("Strength", 0.0, 1.0, 1.0, 0.05, key="convert_strength"),
             cover=_one_of("When a face cannot be swapped, show", _COVERS, "blur"),
+            no_face=_one_of("Pictures in which no face is seen", _NO_FACE, "cover"),
+            colour_match=st.toggle("Match the colours to the light", True, key="convert_colour_match"),
+            own_eyes=st.toggle("Keep the actor's own eyes and teeth", True, key="convert_own_eyes"),
+            detail=st.slider("Skin detail", 0.0, 2.0, Wishes().detail, 0.05, key="convert_detail"),
         )
+        if wishes.no_face == "keep":
+            st.caption("A face that the detector overlooks then stays as it is. Look through the result.")
     if not st.button("Convert", type="primary", icon=":material/movie_edit:", disabled=not uploads, key="convert"):
         return
     refused = False
@@ -160,7 +170,7 @@ def _show_result(entry: ClipEntry, is_open: bool) -> None:
         return
     with shown:
         st.video(str(entry.target))
-        st.caption("Labelled “AI MODIFIED”, watermarked and signed.")
+        st.caption(read_disclosure(trust_folder(os.environ)).sentence)
         with st.container(horizontal=True):
             st.download_button(
                 "Download",

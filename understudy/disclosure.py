@@ -57,6 +57,19 @@ class Disclosure:
         watermark: tuple[Paint, ...] = (Watermark(self.watermark_key, payload),) if self.has_watermark else ()
         return (*watermark, Label()) if self.has_label else watermark
 
+    @property
+    def sentence(self) -> str:
+        """What an export carries, for whoever gets it; and why it lacks what it lacks."""
+        marks = {
+            "labelled “AI MODIFIED”": self.has_label,
+            "watermarked": self.has_watermark,
+            "signed (C2PA)": self.is_signed,
+        }
+        on, off = ([mark for mark, has in marks.items() if has is wanted] for wanted in (True, False))
+        carried = " and ".join(filter(None, [", ".join(on[:-1]), *on[-1:]])) or "carries no mark"
+        lacking = f" Not {' and not '.join(off)}: {self.reason}" if off else ""
+        return f"{carried[0].upper()}{carried[1:]}.{lacking}"
+
 
 def read_disclosure(folder: Path) -> Disclosure:
     """Read the operator's decision; all marks where there is none.

@@ -61,7 +61,7 @@ def test_a_recording_with_sound_plays_back_and_is_downloaded(
         pictures = [frame.to_ndarray(format="bgr24") for frame in clip.decode(video=0)]
     assert len(pictures) > 10
     assert all(is_ada(picture) for picture in pictures[:: len(pictures) // 6])
-    assert live.page.get_by_text("Marked “AI MODIFIED” and signed (C2PA). With sound.").count() == 1
+    assert live.page.get_by_text("Labelled “AI MODIFIED”, watermarked and signed (C2PA). With sound.").count() == 1
 
 
 def played(page: Page) -> tuple[float, float, Image]:

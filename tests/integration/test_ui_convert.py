@@ -84,6 +84,19 @@ def test_waiting_clips_can_be_paused_resumed_cancelled_and_removed(
     assert list(Path(job_queue().folder.parent).glob("viewers/operator/clips/*")) == []
 
 
+def test_options_reach_the_command(page: AppTest, clip: bytes, idle_queue: None) -> None:
+    page.run()
+    page.toggle(key="convert_own_eyes").set_value(False)
+    page.toggle(key="convert_colour_match").set_value(False)
+    page.slider(key="convert_detail").set_value(0.5)
+    page.run()
+    upload(page, "a.mp4", clip)
+    (job,) = job_queue().jobs()
+    command = " ".join(job.command)
+    assert "--colour-match 0.0 --detail 0.5 --no-own-eyes" in command
+    assert "--cover blur --no-face cover" in command
+
+
 def test_a_disguised_clip_is_refused_at_once_with_its_name(page: AppTest) -> None:
     page.run()
     upload(page, "holiday.mp4", b"<html>" + bytes(100))

@@ -86,3 +86,11 @@ def test_an_own_watermark_key_is_read_for_its_owner_alone(tmp_path: Path) -> Non
         key.chmod(0o640)
         with pytest.raises(DisclosureError, match="chmod 600"):
             settled(tmp_path, named)
+
+
+def test_sentence_names_the_marks_that_are_on_and_why_others_are_off(tmp_path: Path) -> None:
+    assert Disclosure().sentence == "Labelled “AI MODIFIED”, watermarked and signed (C2PA)."
+    unsigned = settled(tmp_path, "sign = false\n" + REASON).sentence
+    assert unsigned.startswith("Labelled “AI MODIFIED” and watermarked. Not signed (C2PA): Disclosed in the credits")
+    bare = Disclosure(has_label=False, has_watermark=False, is_signed=False, reason="A test.").sentence
+    assert bare.startswith("Carries no mark. Not labelled") and bare.endswith("A test.")
