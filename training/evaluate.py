@@ -53,6 +53,7 @@ class Evaluator:
         limit: frames to take of each clip; 0 takes all.
         is_quiet: whether to show no progress.
         trust: folder of the keys that side-by-side clips are signed by; UNDERSTUDY_HOME or ~/.understudy.
+        is_instant: measure what needs no training: the personas' stills reenacted on the mesh, as networks learn them.
 
     Raises:
         MediaError: a clip is missing or broken.
@@ -65,7 +66,9 @@ class Evaluator:
         limit: int = 0,
         is_quiet: bool = False,
         trust: Path | None = None,
+        is_instant: bool = False,
     ) -> None:
+        self._is_instant = is_instant
         self._judge = Judge()
         self._trust = trust or trust_folder(os.environ)
         self._limit = limit
@@ -95,7 +98,7 @@ class Evaluator:
             reports: list[ClipReport] = []
             for persona in chosen:
                 disclosed = self._disclosed(bundle, persona.name) if out else None
-                session = _open_session(bundle, persona.name)
+                session = _open_session(bundle, persona.name, self._is_instant)
                 try:
                     reports.append(self.measure(session, driver, persona.name, gallery, bundle.digest, out, disclosed))
                 finally:
@@ -206,11 +209,13 @@ def evaluate_clip(
     return report
 
 
-def _open_session(bundle: Bundle, persona: str) -> FrameSession:
+def _open_session(bundle: Bundle, persona: str, is_instant: bool) -> FrameSession:
     """Open a warm session that swaps every face to the persona, with the live path's own defaults."""
-    from understudy.swapper import FaceSwapper, SwapSettings
+    from understudy.swapper import FaceSwapper, InstantPersona, SwapSettings
 
-    model: FrameModel = FaceSwapper(bundle, SwapSettings(persona=persona, faces="all"))
+    settings = SwapSettings(persona=persona, faces="all")
+    roles = {persona: InstantPersona(bundle.still(persona))} if is_instant else None
+    model: FrameModel = FaceSwapper(None if roles else bundle, settings, roles=roles)
     model.warm_up()
     return model.open_session()
 
@@ -235,6 +240,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, help="where to write JSON, plots and side-by-side clips")
     parser.add_argument("--every", type=int, default=5, metavar="N", help="look closely at every n-th frame")
     parser.add_argument("--frames", type=int, default=0, metavar="N", help="take the first n frames of each clip")
+    parser.add_argument("--instant", action="store_true", help="measure the stills reenacted, not the networks")
     return parser
 
 
@@ -249,7 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         bundle = open_bundle(options.bundle or default_bundle())
         for name in options.persona:
             bundle.persona(name)
-        evaluator = Evaluator(options.clips, max(1, options.every), options.frames)
+        evaluator = Evaluator(options.clips, max(1, options.every), options.frames, is_instant=options.instant)
         if not options.json:
             print("  ".join(f"{key[:9]:>9}" if i > 1 else f"{key:<20}" for i, key in enumerate(_TABLE)))
         for report in evaluator.run(bundle, options.persona, options.out):

@@ -6,15 +6,17 @@ import sys
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 
 from tests.consented_bundle import build_consented_bundle
+from tests.faults.persona import drawn_still
 from tests.mlflow_store import mlflow_store
 from tests.real_faces import astronaut_clip
-from tests.tiny_bundle import build_tiny_bundle
+from tests.tiny_bundle import INPUT_SIZE, OUTPUT_SIZE, build_tiny_bundle
 from training.evaluate import evaluate_clip, main
 from training.log_model import log_bundle
-from understudy.bundle import Bundle
+from understudy.bundle import Bundle, write_manifest
 from understudy.provenance import provenance_from
 
 KEYS = (
@@ -98,6 +100,23 @@ def test_without_json_a_table_is_printed(clip: Path, bundle_dir: Path, capsys: p
     assert head.split()[:3] == ["clip", "persona", "coverage"]
     assert row.split()[:3] == ["astronaut.mp4", "ada", "1.000"]
     assert len(head.split()) == len(row.split())
+
+
+def test_instant_personas_are_measured_by_the_same_command(clip: Path, tmp_path: Path, capsys) -> None:
+    still = drawn_still()
+    bundle = build_consented_bundle(tmp_path / "tiny", {"ada": "Ada"}, tmp_path / "trust")
+    cv2.imwrite(str(bundle / "ada" / "still.png"), still.image)
+    np.save(bundle / "ada" / "mesh.npy", still.mesh)
+    shapes = {"input_shape": (INPUT_SIZE, INPUT_SIZE, 3), "output_shape": (OUTPUT_SIZE, OUTPUT_SIZE, 4)}
+    write_manifest(bundle, name="tiny", version="2", personas={"ada": "Ada"}, licence="CC0-1.0", **shapes)
+    told = []
+    for more in ([], ["--instant"]):
+        assert main(["--bundle", str(bundle), "--frames", "3", "--json", *more, str(clip)]) == 0
+        told.append(json.loads(capsys.readouterr().out))
+    flat, instant = told
+    assert flat["coverage"] == instant["coverage"] == 1
+    assert instant["eyes_pct"] < 3, "the reenacted still follows the driver's eyes"
+    assert flat["pose_deg"] is None or instant["pose_deg"] < flat["pose_deg"]
 
 
 def test_notebooks_get_a_report_with_values_per_frame(clip: Path, bundle_dir: Path) -> None:

@@ -37,6 +37,14 @@ def test_benchmark_reports_stages_ratio_and_machine(tmp_path: Path, capsys: pyte
 
 
 @pytest.mark.usefixtures("one_thread_of_cv2")
+def test_for_a_profiler_ours_runs_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = build_tiny_bundle(tmp_path / "tiny")
+    assert main(["--bundle", str(bundle), "--frames", "4", "--size", "320x240", "--ours-for", "0.5"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert set(report) == {"frames"} and report["frames"] > 0
+
+
+@pytest.mark.usefixtures("one_thread_of_cv2")
 def test_missing_bundle_is_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--bundle", str(tmp_path / "nowhere"), "--frames", "1", "--size", "64x48"]) == 2
     captured = capsys.readouterr()
