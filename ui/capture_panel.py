@@ -144,7 +144,7 @@ def _show(export: Export) -> None:
     if suffix == ".mp4":
         st.video(export.content, format=_TYPES[suffix])
     else:
-        st.image(export.content, width=320)
+        st.image(export.content, width=320, alt="The snapshot")
     st.download_button(
         f"Download {export.name}",
         export.content,
