@@ -50,9 +50,24 @@ def compare(
     figures: dict[str, Any] = {}
     for recipe in RECIPES:
         bundle, iterations = _trained(recipe, pairs, persona, minutes, out)
-        reports = [report.figures() for report in evaluator.run(bundle, [persona], out / recipe / "evaluation")]
+        reports = _measured(evaluator, bundle, persona)
         figures[recipe] = {"iterations": iterations, **{key: _mean(reports, key) for key in _FIGURES}}
     return {"machine": machine(), "minutes": minutes, **figures, "classic_to_paired": _ratios(figures)}
+
+
+def _measured(evaluator: Any, bundle: Any, persona: str) -> list[dict[str, Any]]:
+    """Measure what the network itself paints: no detail of a still over it, no eyes of the driver's own."""
+    from understudy.swapper import FaceSwapper, SwapSettings
+
+    model = FaceSwapper(bundle, SwapSettings(persona, own_eyes=False, detail=0.0))
+    model.warm_up()
+    gallery = evaluator.gallery(bundle)
+    reports: list[dict[str, Any]] = []
+    for driver in evaluator.drivers:
+        session = model.open_session()
+        reports.append(evaluator.measure(session, driver, persona, gallery).figures())
+        session.close()
+    return reports
 
 
 def _mean(reports: Sequence[dict[str, Any]], key: str) -> float | None:
