@@ -87,6 +87,7 @@ class Trial:
         limit: frames to take of each clip; 0 takes all.
         out: where side-by-side clips and plots go, in `candidate` and `champion`; nowhere where None.
         is_quiet: whether to show no progress.
+        trust: folder of the keys that side-by-side clips are signed by; the operator's where None.
     """
 
     clips: tuple[Path, ...]
@@ -94,6 +95,7 @@ class Trial:
     limit: int = 0
     out: Path | None = None
     is_quiet: bool = False
+    trust: Path | None = None
 
 
 def promote(
@@ -164,7 +166,7 @@ def _compare(
     """Swap the same clips with both; gives the candidate's reports and the champion's."""
     from training.evaluate import Evaluator
 
-    evaluator = Evaluator(trial.clips, trial.every, trial.limit, trial.is_quiet)
+    evaluator = Evaluator(trial.clips, trial.every, trial.limit, trial.is_quiet, trial.trust)
     mine = tuple(evaluator.run(candidate, out=trial.out / "candidate" if trial.out else None))
     if champion is None:
         return mine, ()

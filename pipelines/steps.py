@@ -257,7 +257,7 @@ def promote(
 
         track(tracking, model)
         note = json.loads((local(version) / VERSION).read_bytes())
-        trial = Trial(tuple(clips), every, frames, folder, is_quiet=True)
+        trial = Trial(tuple(clips), every, frames, folder, is_quiet=True, trust=local(trust))
         registry, trusted = Registry(model), TrustStore(local(trust)).read()
         decision = promote(registry, registry.uri(int(note["version"])), trial, load_gates(wanted), trusted)
         (folder / DECISION).write_text(decision.to_json() + "\n")

@@ -15,7 +15,7 @@ from understudy.reenact import Still, driver_parts, mesh_map
 Swap = NDArray[np.uint8]
 
 # What is finer than this, in shares of the crop's side, comes from the still.
-_FINE = 8 / 256
+_FINE = 9 / 256
 _NEUTRAL = 128
 # The map is smooth within triangles: half its pixels are enough.
 _MAP_STEP = 2
