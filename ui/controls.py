@@ -81,7 +81,7 @@ def _choose_persona(personas: tuple[PersonaInfo, ...]) -> str:
     for place, persona in enumerate(personas):
         with columns[place % len(columns)]:
             is_chosen = persona.name == st.session_state["persona"]
-            st.image(str(persona.thumbnail), width="stretch", alt=persona.title)
+            st.image(str(persona.thumbnail), width="stretch")
             st.button(
                 persona.title,
                 key=f"persona-{persona.name}",
