@@ -150,11 +150,13 @@ def soak(model: FaceSwapper, paints: Sequence[Paint], plan: SoakPlan) -> dict[st
     seats = [SeatOfOne(model, paints, clip, plan) for _ in range(plan.viewers)]
     process, samples = psutil.Process(), Samples()
     _rehearse(model, paints, clip)
+    # The bar's lock opens a file of its own, which must not count as left open.
+    bar = tqdm(total=round(plan.duration_s), unit="s", desc="soak", disable=None)
     idle = {"threads": process.num_threads(), "files": process.num_fds()}
     start_s = time.monotonic()
     for seat in seats:
         seat.thread.start()
-    with tqdm(total=round(plan.duration_s), unit="s", desc="soak", disable=None) as bar:
+    with bar:
         while (elapsed_s := time.monotonic() - start_s) < plan.duration_s:
             time.sleep(min(plan.sample_s, plan.duration_s - elapsed_s))
             samples.take(process, time.monotonic() - start_s)
