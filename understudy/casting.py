@@ -6,7 +6,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from understudy.blend import BlendSettings
+from understudy.blend import DETAIL, BlendSettings
 from understudy.face import Face
 
 _MUCH_LARGER = 1.5
@@ -50,7 +50,7 @@ class SwapSettings:
     cast: Mapping[int, str] = field(default_factory=dict[int, str])
     use_hull: bool = True
     own_eyes: bool = True
-    detail: float = 1.35
+    detail: float = DETAIL
     view: View = View.RESULT
 
     def __post_init__(self) -> None:

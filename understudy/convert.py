@@ -16,6 +16,7 @@ from pathlib import Path
 from liveframe.cover import CoverStyle
 from liveframe.errors import LiveframeError
 from liveframe.frame import Image
+from understudy.blend import DETAIL
 from understudy.bundle import default_bundle
 from understudy.conversion import (
     Conversion,
@@ -68,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--faces", choices=("all", "largest"), default="all", help="whose faces are swapped")
     parser.add_argument("--strength", type=float, default=1.0, help="0 to 1: how much of the persona")
     parser.add_argument("--colour-match", type=float, default=1.0, help="0 to 1: how much of the scene's light")
-    parser.add_argument("--detail", type=float, default=1.35, help="0 to 2: fine structure of the still (1.35)")
+    parser.add_argument("--detail", type=float, default=DETAIL, help="0 to 2: fine structure of the still")
     eyes = "show the actor's own eyes and teeth, not what the network paints there (default: yes)"
     parser.add_argument("--own-eyes", action=argparse.BooleanOptionalAction, default=True, help=eyes)
     parser.add_argument(

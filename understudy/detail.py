@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.face import Points
+from understudy.face import Points, resized_mesh
 from understudy.reenact import Still, driver_parts, mesh_map
 
 Swap = NDArray[np.uint8]
@@ -58,16 +58,9 @@ class Detail:
         level = min(self._levels, key=lambda level: abs(level.shape[0] - size))
         coarse = size // _MAP_STEP
         source = self._mesh * np.float32(level.shape[0] / self._side)
-        map_x, map_y, _ = mesh_map(source, _scaled(mesh, 1 / _MAP_STEP), coarse)
+        map_x, map_y, _ = mesh_map(source, resized_mesh(mesh, 1 / _MAP_STEP), coarse)
         map_x, map_y = (cv2.resize(each, (size, size), interpolation=cv2.INTER_LINEAR) for each in (map_x, map_y))
         border = (_NEUTRAL,) * 4
         fine = cv2.remap(level, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=border)
         # The fourth channel is neutral everywhere: the mask stays.
         return np.asarray(cv2.addWeighted(swap, 1.0, fine, amount, -_NEUTRAL * amount, fine), np.uint8)
-
-
-def _scaled(mesh: Points, scale: float) -> Points:
-    """Give a mesh in px of a picture resized by averaging: pixel centres stay where they are."""
-    scaled = mesh * np.float32(scale)
-    scaled[:, :2] += (scale - 1) / 2
-    return scaled

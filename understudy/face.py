@@ -58,7 +58,16 @@ class AlignedFace:
         Args:
             size: side of that picture, px.
         """
-        scale = size / self.crop.shape[0]
-        mesh = self.mesh * np.float32(scale)
-        mesh[:, :2] += (scale - 1) / 2
-        return mesh
+        return resized_mesh(self.mesh, size / self.crop.shape[0])
+
+
+def resized_mesh(mesh: Points, scale: float) -> Points:
+    """Give a mesh in px of its picture resized by averaging: pixel centres stay where they are.
+
+    Args:
+        mesh: float32 [K, 2 or 3], px.
+        scale: new side over old side.
+    """
+    resized = mesh * np.float32(scale)
+    resized[:, :2] += (scale - 1) / 2
+    return resized

@@ -259,10 +259,9 @@ class SwapSession:
         # Nearer faces are larger, and cover those behind them.
         for each in sorted(swaps, key=lambda painted: -_zoom(painted.face)):
             how = blend if each.player.is_aligned else replace(blend, own_eyes=False)
-            if settings.view == View.MASK:
-                coverage.append(self._blender.blend(out, each.face, tinted(each.swap), how))
-            else:
-                coverage.append(self._blender.blend(out, each.face, each.swap, how, each.player.detail))
+            is_mask = settings.view == View.MASK
+            shown, detail = (tinted(each.swap), None) if is_mask else (each.swap, each.player.detail)
+            coverage.append(self._blender.blend(out, each.face, shown, how, detail))
             if settings.view == View.MESH:
                 draw_mesh(out, each.face.face)
         done = sum(share >= _LEAST_COVERAGE for share in coverage)
