@@ -118,7 +118,8 @@ def browser_with(clip: Path, profile: Path, chromium: str) -> Iterator[BrowserCo
             headless=True,
             args=[*_CHROMIUM, f"--use-file-for-fake-video-capture={clip}"],
         )
-        context.add_init_script(script=BARCODE_READER + _SCRIPT.read_text())  # one: the order of several is open
+        reader = f"const READER = {json.dumps(BARCODE_READER)};"
+        context.add_init_script(script=reader + BARCODE_READER + _SCRIPT.read_text())  # the order of several is open
         try:
             yield context
         finally:

@@ -28,6 +28,7 @@ from understudy.detail import Detail
 from understudy.detect import FaceDetector
 from understudy.media_guard import MediaError
 from understudy.mesh import FaceMesh
+from understudy.sheet import labelled
 
 _CELL_PX, _GREY = 160, 128
 _COMMANDS = (
@@ -102,7 +103,7 @@ def _write_text(folder: Path, bundle: Bundle, training: dict[str, Any], sheets: 
 
 
 def held_out_sheet(bundle: Bundle, clip: Path, columns: int = 8) -> NDArray[np.uint8]:
-    """Give what each persona (row) paints on frames of a clip (columns): uint8 [H, W, 3], BGR, grey around it.
+    """Give what each persona (row) paints on frames of a clip (columns): uint8 [H, W, 3], BGR, grey around it, labelled.
 
     Eyes and inner mouth, where the live picture shows the driver's own, are the network's: no driver is shown.
     """
@@ -122,7 +123,7 @@ def held_out_sheet(bundle: Bundle, clip: Path, columns: int = 8) -> NDArray[np.u
         cells.append(np.vstack([_on_grey(swap) for swap in painted]))
     if not cells:
         raise MediaError(f"{clip} must show a face in some frame, but none was found. Choose another clip.")
-    return np.hstack(cells)
+    return labelled(np.hstack(cells))
 
 
 def _spread(clip: Path, count: int) -> Iterator[NDArray[np.uint8]]:

@@ -37,6 +37,7 @@ from understudy.faceset import Faceset
 from understudy.identity import SFaceEmbedder
 from understudy.mesh import FaceMesh
 from understudy.reenact import Still, caricature, composite, detail_map, face_mask, reenact
+from understudy.sheet import labelled
 from understudy.trust_store import TrustStore, trust_folder
 
 _PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
@@ -309,7 +310,7 @@ def _fill(pairs: PairedFaceset, array: str, key: str, channels: int, make: Any) 
 
 
 def pairs_sheet(pairs: PairedFaceset, personas: list[str], rows: int = 24) -> NDArray[np.uint8]:
-    """Give a sheet to look at: driver, each persona, mask; uint8 [H, W, 3], BGR."""
+    """Give a sheet to look at, labelled: driver, each persona, mask; uint8 [H, W, 3], BGR."""
     inner = slice(MARGIN_PX, MARGIN_PX + CROP_PX)
     drivers, maps = pairs.array("drivers", 3), pairs.array("maps", 2)
     targets = [pairs.array(f"targets/{name}", 3) for name in personas]
@@ -320,7 +321,7 @@ def pairs_sheet(pairs: PairedFaceset, personas: list[str], rows: int = 24) -> ND
         lines.append(np.hstack([cv2.resize(np.ascontiguousarray(c), (128, 128)) for c in cells]))
     half = (len(lines) + 1) // 2
     lines += [np.zeros_like(lines[0])] * (2 * half - len(lines))
-    return np.hstack([np.vstack(lines[:half]), np.vstack(lines[half:])])
+    return labelled(np.hstack([np.vstack(lines[:half]), np.vstack(lines[half:])]))
 
 
 def parser() -> argparse.ArgumentParser:

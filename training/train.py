@@ -39,6 +39,7 @@ from understudy.bundle import Bundle, BundleError
 from understudy.consent_record import ConsentError
 from understudy.network import SwapAutoencoder
 from understudy.quiet import keep_quiet
+from understudy.sheet import labelled
 from understudy.trust_store import TrustStore, trust_folder
 
 # What --size sets: decoders of another output size cannot go on from those of a bundle.
@@ -107,7 +108,8 @@ class PairedBatches:
 def _resized(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     if image.shape[0] == side:
         return image
-    return cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
+    parts = (image[..., :3], image[..., 3:]) if image.shape[2] > 4 else (image,)  # as many channels as cv2 takes
+    return np.dstack([cv2.resize(part, (side, side), interpolation=cv2.INTER_AREA) for part in parts])
 
 
 def fed(batches: PairedBatches, first: int, last: int) -> Iterator[Batch]:
@@ -221,7 +223,8 @@ def build_trainer(config: TrainingConfig, personas: list[str]) -> tuple[SwapAuto
 def load_start(network: SwapAutoencoder, bundle: Path) -> None:
     """Put a bundle's encoder into a network, and its decoders into those of the same name.
 
-    Decoders of other names start as the bundle's first persona: better than chance.
+    Decoders of other names start as the bundle's first persona: better than chance. Where the network takes in
+    patches of another size, its stem starts from chance.
 
     Raises:
         BundleError: the bundle is damaged, or holds nothing to train on.
@@ -239,6 +242,8 @@ def load_start(network: SwapAutoencoder, bundle: Path) -> None:
             raise BundleError(f"{bundle} must hold {path.name} to train on, but does not. Export it with this version.")
         with np.load(path, allow_pickle=False) as data:
             arrays = [data[f"arr_{i}"].astype(np.float32) for i in range(len(data.files))]
+        if part is network.encoder and part.trainable and arrays[0].shape != part.weights[0].shape:
+            arrays[0] = ops.convert_to_numpy(part.weights[0])
         assign(part.weights, arrays, str(bundle))
 
 
@@ -341,7 +346,7 @@ def preview_sheet(
     targets: dict[str, NDArray[np.uint8]],
     rows: int = 12,
 ) -> NDArray[np.uint8]:
-    """Give a sheet: per persona driver, target, prediction and swap; uint8 [H, W, 3], BGR."""
+    """Give a sheet, labelled: per persona driver, target, prediction and swap; uint8 [H, W, 3], BGR."""
     lines: list[NDArray[np.float32]] = []
     for i in range(min(rows, *(len(batch) for batch in faces.values()))):
         cells: list[Any] = []
@@ -356,7 +361,7 @@ def preview_sheet(
     lines += [np.zeros_like(lines[0])] * (2 * half - len(lines))
     sheet = np.hstack([np.vstack(lines[:half]), np.vstack(lines[half:])])
     small = cv2.resize(sheet, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-    return np.clip(small * 255, 0, 255).astype(np.uint8)
+    return labelled(np.clip(small * 255, 0, 255).astype(np.uint8))
 
 
 def main() -> None:

@@ -1,7 +1,6 @@
-// The camera of the WebSocket relay: JPEG frames out, shown frames back onto a canvas.
+// The camera of the WebSocket relay: opens it, and hands its frames to a worker (camera_worker.js, WORKER_SOURCE here),
+// which sends them off and paints the answers on the canvas.
 //
-// At most data.inFlight frames are under way; a camera frame that finds none free is dropped,
-// so the newest wins and nothing queues. Answers come in the order of their frames.
 // Streamlit calls this again whenever `data` changes and cleans up once, when the page leaves it.
 
 const cameras = new WeakMap();
@@ -9,43 +8,48 @@ const cameras = new WeakMap();
 export default function ({ data, parentElement, setStateValue }) {
   const camera = cameras.get(parentElement) ?? new Camera(parentElement);
   cameras.set(parentElement, camera);
-  camera.settings = data;
   camera.tell = setStateValue;
-  return () => { camera.stop(); cameras.delete(parentElement); };
+  camera.set(data);
+  return () => { camera.end(); cameras.delete(parentElement); };
 }
 
 class Camera {
   constructor(parent) {
     this.button = parent.querySelector("button");
-    this.canvas = parent.querySelector("canvas");
-    this.pen = this.canvas.getContext("2d");
     this.stage = parent.querySelector(".stage");
     this.choice = parent.querySelector("select");
     this.run = null;
     this.button.onclick = () => (this.run ? this.stop() : this.start());
     this.choice.onchange = () => { if (this.run) { this.stop(); this.start(); } };
+    this.worker = startWorker();
+    this.worker.onmessage = ({ data }) => this.hear(data);
+    const canvas = this.stage.querySelector("canvas");
+    const fresh = canvas.cloneNode(); // a canvas can be handed over once
+    canvas.replaceWith(fresh);
+    this.order("canvas", { canvas: fresh.transferControlToOffscreen() });
+  }
+
+  set(settings) {
+    this.settings = settings;
+    this.order("settings", { inFlight: settings.inFlight, quality: settings.quality });
   }
 
   async start() {
-    const run = (this.run = { underWay: 0, sent: 0, painted: 0 });
+    const run = (this.run = {});
     this.label("Stop");
     this.tell("problem", "");
     try {
       run.stream = await openCamera(this.settings, this.choice.value);
       if (this.run !== run) return release(run);
       await this.offer(run);
+      if (this.run !== run) return;
       run.stream.getVideoTracks()[0].onended = () => this.fail(run, "unplugged");
-      run.video = Object.assign(document.createElement("video"), { muted: true, srcObject: run.stream });
-      await run.video.play();
-      run.socket = await openSocket(this.settings);
-      if (this.run !== run) return release(run);
+      const frames = framesOf(run);
+      this.order("start", { url: socketUrl(this.settings), token: this.settings.token, frames });
+      if (!frames) await this.follow(run);
     } catch (error) {
-      return this.fail(run, error.name || "failed");
+      this.fail(run, error.name || "failed");
     }
-    run.socket.onclose = () => this.fail(run, "closed");
-    run.socket.onmessage = (message) => this.paint(run, message.data);
-    this.stage.classList.add("on");
-    this.send(run);
   }
 
   // Lets the viewer choose where there are several cameras; browsers name them once one was allowed.
@@ -58,39 +62,27 @@ class Camera {
     this.choice.hidden = cameras.length < 2;
   }
 
-  // Sends the newest camera frame whenever one is presented and a place is free.
-  send(run) {
-    const sheet = new OffscreenCanvas(run.video.videoWidth, run.video.videoHeight);
-    const pen = sheet.getContext("2d");
+  // Where the browser gives no stream of frames: hands over what a <video> presents.
+  async follow(run) {
+    const video = (run.video = Object.assign(document.createElement("video"), { muted: true, srcObject: run.stream }));
     const look = async () => {
       if (this.run !== run) return;
-      run.video.requestVideoFrameCallback(look);
-      if (run.underWay >= this.settings.inFlight) return;
-      run.underWay++;
-      if (sheet.width !== run.video.videoWidth) {
-        sheet.width = run.video.videoWidth;
-        sheet.height = run.video.videoHeight;
-      }
-      pen.drawImage(run.video, 0, 0);
-      const jpeg = await sheet.convertToBlob({ type: "image/jpeg", quality: this.settings.quality });
-      if (run.socket.readyState === WebSocket.OPEN) run.socket.send(jpeg);
+      video.requestVideoFrameCallback(look);
+      this.order("frame", { picture: await createImageBitmap(video) });
     };
-    run.video.requestVideoFrameCallback(look);
+    video.requestVideoFrameCallback(look);
+    await video.play();
   }
 
-  async paint(run, jpeg) {
-    const number = ++run.sent;
-    run.underWay--;
-    const picture = await createImageBitmap(jpeg);
-    if (this.run === run && number > run.painted) {
-      run.painted = number;
-      if (this.canvas.width !== picture.width || this.canvas.height !== picture.height) {
-        this.canvas.width = picture.width;
-        this.canvas.height = picture.height;
-      }
-      this.pen.drawImage(picture, 0, 0);
-    }
-    picture.close();
+  hear({ event, problem }) {
+    if (!this.run) return;
+    if (event === "open") this.stage.classList.add("on");
+    else this.fail(this.run, problem);
+  }
+
+  order(order, things = {}) {
+    const heavy = ["canvas", "frames", "picture"].map((name) => things[name]).filter(Boolean);
+    this.worker.postMessage({ order, ...things }, heavy);
   }
 
   fail(run, problem) {
@@ -103,14 +95,24 @@ class Camera {
     const run = this.run;
     this.run = null;
     if (run) release(run);
+    this.order("stop");
     this.label("Start the camera");
     this.stage.classList.remove("on");
-    this.pen.clearRect(0, 0, this.canvas.width, this.canvas.height);
+  }
+
+  end() {
+    this.stop();
+    this.worker.terminate();
   }
 
   label(text) {
     this.button.textContent = text;
   }
+}
+
+function startWorker() {
+  const url = URL.createObjectURL(new Blob([WORKER_SOURCE], { type: "text/javascript" }));
+  return new Worker(url);
 }
 
 function openCamera({ width, height }, deviceId) {
@@ -124,17 +126,18 @@ function openCamera({ width, height }, deviceId) {
   });
 }
 
-function openSocket({ path, token }) {
-  return new Promise((resolve, reject) => {
-    const scheme = location.protocol === "https:" ? "wss:" : "ws:";
-    const socket = new WebSocket(`${scheme}//${location.host}${path}`);
-    socket.binaryType = "blob";
-    socket.onopen = () => { socket.send(token); resolve(socket); };
-    socket.onerror = () => reject(new DOMException("no connection", "unreachable"));
-  });
+// The camera's frames as a stream that a worker can read; undefined where the browser has no such thing.
+function framesOf({ stream }) {
+  if (!("MediaStreamTrackProcessor" in window)) return undefined;
+  const [track] = stream.getVideoTracks();
+  return new MediaStreamTrackProcessor({ track, maxBufferSize: 1 }).readable;
+}
+
+function socketUrl({ path }) {
+  const scheme = location.protocol === "https:" ? "wss:" : "ws:";
+  return `${scheme}//${location.host}${path}`;
 }
 
 function release(run) {
   run.stream?.getTracks().forEach((track) => { track.onended = null; track.stop(); });
-  if (run.socket) { run.socket.onclose = null; run.socket.close(); }
 }

@@ -1,5 +1,6 @@
-"""The camera of the WebSocket relay, as a component without an iframe (see camera_socket.js)."""
+"""The camera of the WebSocket relay, as a component without an iframe (see camera_socket.js and camera_worker.js)."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,8 @@ _PROBLEMS = {
 
 @st.cache_resource(show_spinner=False)
 def _component() -> Any:
-    script = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
+    page, worker = (Path(__file__).with_name(f"{name}.js").read_text("utf-8") for name in ("camera_socket", "camera_worker"))
+    script = f"const WORKER_SOURCE = {json.dumps(worker)};\n{page}"
     return st.components.v2.component("camera_socket", html=_HTML, css=_CSS, js=script)
 
 

@@ -27,14 +27,16 @@ class Role:
     Attributes:
         name: the persona's.
         title: what people read.
-        bundle: where its network lies.
+        bundle: where its network lies, or what else is needed where it has none.
         thumbnail: its picture.
+        look: the folder of its still, where that plays.
     """
 
     name: str
     title: str
     bundle: Path
     thumbnail: Path
+    look: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,9 @@ def submit(workspace: Workspace, upload: Upload, role: Role, wishes: Wishes) -> 
         shutil.rmtree(folder, ignore_errors=True)
         raise
     title, target = Path(upload.name).name, folder / "swapped.mp4"
-    options = ("--persona", role.name, "--bundle", role.bundle.resolve(), *wishes.options(), "--progress", PROGRESS)
+    look = ("--look", role.look.resolve()) if role.look else ()
+    who = ("--persona", role.name, "--bundle", role.bundle.resolve(), *look)
+    options = (*who, *wishes.options(), "--progress", PROGRESS)
     command = module_command("understudy.convert", source, target, *options)
     job = job_queue().submit("convert", f"{title} as {role.title}", job_command(command, vet=[source]))
     entry = ClipEntry(folder, title, role.title, source, target, job.id)

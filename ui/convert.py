@@ -54,9 +54,11 @@ def bundle_roles() -> list[Role]:
 
 
 def own_roles(workspace: Workspace) -> list[Role]:
-    """The viewer's own personas whose training is finished."""
-    own = [(each, each.bundle) for each in shelved(workspace)]
-    return [Role(each.name, each.title, bundle, each.info.thumbnail) for each, bundle in own if bundle]
+    """The viewer's own personas: played by their network, or by their photo while there is none, as live."""
+    return [
+        Role(each.name, each.title, each.played or house().bundle.path, each.info.thumbnail, each.look)
+        for each in shelved(workspace)
+    ]
 
 
 def _new_clip(workspace: Workspace, roles: list[Role]) -> None:

@@ -58,15 +58,23 @@ def show_gates(decision: Mapping[str, Any]) -> None:
 
 
 def show_clips(sides: Mapping[str, Path]) -> None:
-    """Draw the side-by-side clips of several folders, one column each; nothing where there are none."""
-    clips = {title: sorted(folder.glob("*.mp4")) for title, folder in sides.items()}
-    if not any(clips.values()):
+    """Draw the side-by-side clips of several folders, one column each; nothing where there are none.
+
+    Where there are several of them, the viewer chooses by name which one all columns show.
+    """
+    clips = {title: {path.name: path for path in sorted(folder.glob("*.mp4"))} for title, folder in sides.items()}
+    names = sorted({name for found in clips.values() for name in found})
+    if not names:
         return
+    name = names[0]
+    if len(names) > 1:
+        key = f"clip-{next(iter(sides))}"
+        name = st.pills("Clip", names, default=name, format_func=lambda each: Path(each).stem, key=key) or name
     for column, (title, found) in zip(st.columns(len(clips)), clips.items(), strict=True):
         with column:
             st.markdown(f"**{title}**")
-            if found:
+            if name in found:
                 alt = f"{title}: the source beside the swap"  # tells two players of equal clips apart
-                st.video(str(found[0]), loop=True, autoplay=True, muted=True, alt=alt)
+                st.video(str(found[name]), loop=True, autoplay=True, muted=True, alt=alt)
             else:
                 st.caption("No clip was kept.")

@@ -113,7 +113,7 @@ def _webrtc_camera(viewer: Viewer, camera: Camera) -> WebRtcStreamerContext:
 
 @st.fragment(run_every=1)
 def _watch(viewer: Viewer, is_wanted: bool, in_flight: int | None = None) -> None:
-    """Show the state once a second, and notice a WebRTC start (`is_wanted`) that never plays.
+    """Show the state once a second, and notice a WebRTC start (`is_wanted`) that never plays, and a silent camera.
 
     Where the browser was told how many frames it may send ahead (`in_flight`), it is told anew when another
     model takes over, near or far.
@@ -121,7 +121,7 @@ def _watch(viewer: Viewer, is_wanted: bool, in_flight: int | None = None) -> Non
     show_status(viewer)
     if in_flight not in (None, viewer.in_flight):
         st.rerun()
-    if is_wanted and is_silent(viewer):
+    if (is_wanted or in_flight is not None) and is_silent(viewer):
         st.warning(
             "The camera has gone silent. If it was unplugged, plug it in; if the network broke, wait for it. "
             "Then press Stop and start again.",

@@ -15,8 +15,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
-import numpy as np
 import streamlit as st
 
 from liveframe.errors import LiveframeError
@@ -28,7 +26,6 @@ from understudy.bundle import Bundle, PersonaInfo
 from understudy.consent_record import ConsentError
 from understudy.jobs import write_json
 from understudy.persona import Persona
-from understudy.reenact import Still
 from understudy.role import Role
 from understudy.swapper import InstantPersona
 from understudy.trust_store import Trust, TrustError, TrustStore
@@ -88,9 +85,19 @@ class ShelfPersona:
         return manifests[-1].parent if manifests else None
 
     @property
+    def played(self) -> Path | None:
+        """The bundle that plays it; None where its photo does."""
+        return None if self.is_played_by_still else self.bundle
+
+    @property
+    def look(self) -> Path | None:
+        """The folder of its photo where that plays it; None where a network does."""
+        return None if self.played else self.folder
+
+    @property
     def stamp(self) -> tuple[str, int]:
         """Changes whenever what plays it changes."""
-        bundle = None if self.is_played_by_still else self.bundle
+        bundle = self.played
         played = bundle / "manifest.json" if bundle else self.folder / "still.png"
         return str(played), played.stat().st_mtime_ns
 
@@ -171,7 +178,4 @@ def _role(folder: str, name: str, stamp: tuple[str, int]) -> Role:
     played, _ = stamp
     if played.endswith("manifest.json"):
         return Bundle.load(Path(played).parent).swap_model(name)
-    image = cv2.imread(played)
-    if image is None:
-        raise OSError(f"{played} must be a picture, but cannot be read. Make the persona again.")
-    return InstantPersona(Still(image.astype(np.uint8), np.load(Path(folder) / "mesh.npy").astype(np.float32)))
+    return InstantPersona.open(Path(folder))

@@ -20,6 +20,7 @@ _MIN_STATISTICS_PX = 64
 # Below this the face under the mask can be recognised.
 _OPAQUE = 178
 _GAIN_LIMITS = (0.6, 1.6)
+_LEVELS = np.arange(256, dtype=np.float64)[:, None]
 # How much fine structure a swap gets where nobody says otherwise.
 DETAIL = 1.35
 
@@ -138,10 +139,10 @@ class Blender:
 
     def _coloured(self, swap: Swap, mask: Mask, face: AlignedFace, settings: BlendSettings) -> Swap:
         """The swap in the camera's colours, its fourth channel the final mask times strength."""
-        matrix = np.zeros((4, 5), np.float32)
         gain, shift = _colour_gain(swap, mask, face.crop, settings.colour_match)
-        matrix[[0, 1, 2], [0, 1, 2]], matrix[:3, 4] = gain, shift
-        coloured = cv2.transform(swap, matrix, self._scratch("coloured", swap.shape))
+        table = np.zeros((1, 256, 4), np.uint8)
+        table[0, :, :3] = np.clip(np.rint(_LEVELS * gain + shift), 0, 255)
+        coloured = cv2.LUT(swap, table, self._scratch("coloured", swap.shape))
         alpha = mask if settings.strength >= 1 else cv2.convertScaleAbs(mask, alpha=settings.strength)
         return np.asarray(cv2.insertChannel(alpha, coloured, 3), np.uint8)
 

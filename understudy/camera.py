@@ -262,6 +262,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--persona", default="", metavar="NAME", help="who plays (default: the bundle's first)")
     parser.add_argument("--bundle", type=Path, default=default_bundle(), help="a bundle's directory or .zip")
+    look = "a persona made of one photo, as the Studio keeps it (still.png, mesh.npy, consent.json); its still plays"
+    parser.add_argument("--look", type=Path, metavar="FOLDER", help=look)
     parser.add_argument("--device", type=int, default=0, help="the camera's number (default 0)")
     parser.add_argument("--clip", type=Path, help="play a clip in place of the camera")
     parser.add_argument("--to", metavar="DEVICE", help="the loopback device (default: the first free one)")
@@ -286,7 +288,7 @@ def run(options: argparse.Namespace, environment: Mapping[str, str], sink: Frame
     """Set up and relay; gives how many frames were sent. The sink is closed at the end."""
     store = TrustStore(trust_folder(environment))
     settings = SwapSettings(persona=options.persona, faces=options.faces)
-    performer = Performer.engage(options.bundle, settings, "live", store)
+    performer = Performer.engage(options.bundle, settings, "live", store, look=options.look)
     watch = ConsentWatch(performer.persona, "live", store)
     source = _open_source(options)
     try:

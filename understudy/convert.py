@@ -66,6 +66,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("target", metavar="OUT", type=Path, help=f"the result: {', '.join(CONTAINERS)}")
     parser.add_argument("--persona", default="", metavar="NAME", help="who plays (default: the bundle's first)")
     parser.add_argument("--bundle", type=Path, default=default_bundle(), help="a bundle's directory or .zip")
+    look = "a persona made of one photo, as the Studio keeps it (still.png, mesh.npy, consent.json); its still plays"
+    parser.add_argument("--look", type=Path, metavar="FOLDER", help=look)
     parser.add_argument("--faces", choices=("all", "largest"), default="all", help="whose faces are swapped")
     parser.add_argument("--strength", type=float, default=1.0, help="0 to 1: how much of the persona")
     parser.add_argument("--colour-match", type=float, default=1.0, help="0 to 1: how much of the scene's light")
@@ -118,7 +120,7 @@ def _run_command(options: argparse.Namespace, environment: Mapping[str, str]) ->
         detail=options.detail,
     )
     store = TrustStore(trust_folder(environment))
-    performer = Performer.engage(options.bundle, settings, "record", store, options.threads)
+    performer = Performer.engage(options.bundle, settings, "record", store, options.threads, options.look)
     conversion = Conversion(
         source=options.source,
         target=options.target,
@@ -126,7 +128,11 @@ def _run_command(options: argparse.Namespace, environment: Mapping[str, str]) ->
         paints=performer.paints(),
         seal=performer.sealer(provenance_from(environment)),
         is_face_suspected=_suspects_faces() if options.no_face is OnNoFace.KEEP else None,
-        identity={"bundle": performer.bundle.digest, "settings": performer.swapper.settings},
+        identity={
+            "bundle": performer.bundle.digest,
+            "settings": performer.swapper.settings,
+            **({"look": performer.check_consent()} if options.look else {}),  # whose record holds the still's hash
+        },
         is_overwriting=options.overwrite,
     )
     write = ProgressFile(options.progress)

@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.face import Points, resized_mesh
-from understudy.reenact import Still, driver_parts, mesh_map
+from understudy.reenact import Still, driver_parts, main_triangles, mesh_map
 
 Swap = NDArray[np.uint8]
 
 # What is finer than this, in shares of the crop's side, comes from the still.
 _FINE = 9 / 256
 _NEUTRAL = 128
-# The map is smooth within triangles: half its pixels are enough.
-_MAP_STEP = 2
+# The map is smooth within triangles: few of its pixels are enough.
+_MAP_STEP = 4
 _SMALLEST_PX = 32
 
 
@@ -58,7 +58,7 @@ class Detail:
         level = min(self._levels, key=lambda level: abs(level.shape[0] - size))
         coarse = size // _MAP_STEP
         source = self._mesh * np.float32(level.shape[0] / self._side)
-        map_x, map_y, _ = mesh_map(source, resized_mesh(mesh, 1 / _MAP_STEP), coarse)
+        map_x, map_y, _ = mesh_map(source, resized_mesh(mesh, 1 / _MAP_STEP), coarse, main_triangles())
         map_x, map_y = (cv2.resize(each, (size, size), interpolation=cv2.INTER_LINEAR) for each in (map_x, map_y))
         border = (_NEUTRAL,) * 4
         fine = cv2.remap(level, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=border)

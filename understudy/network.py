@@ -27,11 +27,13 @@ class NetworkSize:
     """How large the network is.
 
     Attributes:
-        input_px: side of the encoder's input, a multiple of 16.
-        output_px: side of the decoder's output: input_px, or a multiple of it.
+        input_px: side of the encoder's input, a multiple of 4 patch_px.
+        output_px: side of the decoder's output: a multiple of 2 grid.
         width: channels of the latent and after the stem; deeper stages have 2 and 4 times as many.
-        detail: channels of the decoder's last stage, at half input_px.
+        detail: channels of the decoder's last stage, of twice the grid.
         bottleneck: length of a dense bottleneck (for the classic recipe), or 0 for a spatial latent.
+        patch_px: side of the patches that the stem takes in as one: what the network costs goes by how many there
+            are, not by input_px.
     """
 
     input_px: int = 128
@@ -39,12 +41,18 @@ class NetworkSize:
     width: int = 64
     detail: int = 32
     bottleneck: int = 0
+    patch_px: int = 4
 
     def __post_init__(self) -> None:
-        if self.input_px % 16:
-            raise ValueError(f"input_px must be a multiple of 16, but got {self.input_px}.")
-        if self.output_px % self.input_px:
-            raise ValueError(f"output_px must be a multiple of {self.input_px}, but got {self.output_px}.")
+        if self.input_px % (4 * self.patch_px):
+            raise ValueError(f"input_px must be a multiple of {4 * self.patch_px}, but got {self.input_px}.")
+        if self.output_px % (2 * self.grid):
+            raise ValueError(f"output_px must be a multiple of {2 * self.grid}, but got {self.output_px}.")
+
+    @property
+    def grid(self) -> int:
+        """Side of the latent, in patches."""
+        return self.input_px // self.patch_px
 
 
 # ---- building blocks -------------------------------------------------------------------------------------------
@@ -65,11 +73,7 @@ class DepthToSpace(layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         """Move pixels between space and channels."""
-        if keras.backend.backend() == "tensorflow":  # one fused op, which exporters know
-            import tensorflow as tf
-
-            return tf.nn.depth_to_space(inputs, self.block)
-        b = self.block
+        b = self.block  # plain moves: in an int8 graph they stay bytes, as a fused op would not
         _, h, w, c = inputs.shape
         x = ops.reshape(inputs, (-1, h, w, b, b, c // b**2))
         return ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, h * b, w * b, c // b**2))
@@ -94,10 +98,6 @@ class SpaceToDepth(layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         """Move pixels between space and channels."""
-        if keras.backend.backend() == "tensorflow":
-            import tensorflow as tf
-
-            return tf.nn.space_to_depth(inputs, self.block)
         b = self.block
         _, h, w, c = inputs.shape
         x = ops.reshape(inputs, (-1, h // b, b, w // b, b, c))
@@ -129,23 +129,24 @@ def _upsample(x: Any, filters: int) -> Any:
 
 
 def build_encoder(size: NetworkSize) -> keras.Model:
-    """Build the shared encoder: float32 [N, I, I, 3] BGR, 0 to 1 -> latent float32 [N, I / 4, I / 4, width]."""
+    """Build the shared encoder: float32 [N, I, I, 3] BGR, 0 to 1 -> latent float32 [N, grid, grid, width]."""
     w = size.width
     face = keras.Input((size.input_px, size.input_px, 3), name="face")
-    quarter = _residual(_conv(SpaceToDepth(4)(face), w), w)
-    eighth = _residual(_conv(quarter, 2 * w, stride=2), 2 * w)
-    x = _conv(eighth, 4 * w, stride=2)
+    patches = SpaceToDepth(size.patch_px)(face)
+    whole = _residual(_conv(patches, w, kernel=3 if size.patch_px <= 4 else 1), w)  # a large patch sees enough alone
+    half = _residual(_conv(whole, 2 * w, stride=2), 2 * w)
+    x = _conv(half, 4 * w, stride=2)
     x = _bottleneck(x, size) if size.bottleneck else _residual(x, 4 * w)
     x = _residual(x, 4 * w)
     x = _upsample(x, 2 * w)
-    x = _residual(x if size.bottleneck else layers.Add()([x, eighth]), 2 * w)
+    x = _residual(x if size.bottleneck else layers.Add()([x, half]), 2 * w)
     x = _upsample(x, w)
-    x = _conv(x if size.bottleneck else layers.Add()([x, quarter]), w)
+    x = _conv(x if size.bottleneck else layers.Add()([x, whole]), w)
     return keras.Model(face, layers.Activation("linear", dtype="float32", name="latent")(x), name="encoder")
 
 
 def _bottleneck(x: Any, size: NetworkSize) -> Any:
-    grid, w = size.input_px // 16, size.width
+    grid, w = size.grid // 4, size.width
     x = layers.Flatten()(_conv(x, w, kernel=1))
     x = layers.Dense(size.bottleneck, name="bottleneck")(x)
     x = layers.Reshape((grid, grid, w))(layers.Dense(grid * grid * w)(x))
@@ -157,11 +158,11 @@ def _bottleneck(x: Any, size: NetworkSize) -> Any:
 
 def build_decoder(size: NetworkSize, name: str) -> keras.Model:
     """Build one persona's decoder: latent -> float32 [N, O, O, 4], 0 to 1: BGR and mask."""
-    w, quarter = size.width, size.input_px // 4
-    latent = keras.Input((quarter, quarter, w), name="latent")
+    w = size.width
+    latent = keras.Input((size.grid, size.grid, w), name="latent")
     x = _residual(_residual(_conv(latent, w), w), w)
     x = _residual(_upsample(x, size.detail), size.detail)
-    block = 2 * size.output_px // size.input_px
+    block = size.output_px // (2 * size.grid)
     # The head stays float32: bfloat16 has 8 bits of mantissa, too few for smooth skin.
     x = layers.Conv2D(4 * block * block, 3, padding="same", dtype="float32")(x)
     x = DepthToSpace(block, dtype="float32")(x)

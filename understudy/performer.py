@@ -1,7 +1,7 @@
 """A persona ready to perform outside the app: bundle verified, consent checked, networks and marks at hand."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from liveframe.gate import Paint
@@ -9,6 +9,7 @@ from understudy.bundle import Bundle
 from understudy.disclosure import Disclosure, read_disclosure
 from understudy.persona import Persona
 from understudy.provenance import Claim, Provenance
+from understudy.role import InstantPersona, Role
 from understudy.swapper import FaceSwapper, SwapSettings
 from understudy.trust_store import TrustStore
 from understudy.watermark import payload_of
@@ -33,7 +34,15 @@ class Performer:
     store: TrustStore
 
     @classmethod
-    def engage(cls, bundle: Path, settings: SwapSettings, use: str, store: TrustStore, threads: int = 1) -> "Performer":
+    def engage(
+        cls,
+        bundle: Path,
+        settings: SwapSettings,
+        use: str,
+        store: TrustStore,
+        threads: int = 1,
+        look: Path | None = None,
+    ) -> "Performer":
         """Open a bundle and check that its persona may be put to a use.
 
         Args:
@@ -42,16 +51,24 @@ class Performer:
             use: "live" or "record".
             store: the operator's.
             threads: cores that one frame's networks use.
+            look: folder of a persona that has no network yet, as the Studio makes it (still.png, mesh.npy,
+                consent.json): its still plays, and takes the folder's name where the settings name nobody.
 
         Raises:
             BundleError: damaged, or without such a persona.
             ConsentError: the persona may not be put to this use.
+            ModelError: the look is not there.
             TrustError: the operator's keys cannot be read.
         """
-        opened = Bundle.load(bundle)
-        info = opened.persona(settings.persona) if settings.persona else opened.personas[0]
-        persona = Persona.load(info.name, info.title, info.still, info.consent)
-        performer = cls(opened, persona, FaceSwapper(opened, settings, threads), use, store)
+        opened, roles = Bundle.load(bundle), dict[str, Role]()
+        if look is None:
+            info = opened.persona(settings.persona) if settings.persona else opened.personas[0]
+            persona = Persona.load(info.name, info.title, info.still, info.consent)
+        else:
+            name = settings.persona or look.name
+            persona = Persona.load(name, name.title(), look / "still.png", look / "consent.json")
+            settings, roles = replace(settings, persona=name), {name: InstantPersona.open(look)}
+        performer = cls(opened, persona, FaceSwapper(opened, settings, threads, roles), use, store)
         performer.check_consent()
         return performer
 

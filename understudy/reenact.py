@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.align import mean_mesh
-from understudy.face import Crop, Points
+from understudy.face import MESH_POINTS, Crop, Points
 from understudy.mesh import FACE_OVAL, INNER_MOUTH, LEFT_EYE, OUTER_MOUTH, RIGHT_EYE
 
 Mask = NDArray[np.uint8]
@@ -22,6 +22,7 @@ Map = NDArray[np.float32]
 # Triangles seen this much narrower than in the still smear its texture: they are masked out.
 _SMALLEST_AREA_RATIO = 0.12
 _SUBPIXEL_BITS = 4
+_POINTS_BETWEEN = 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +39,14 @@ class Still:
 
 
 @cache
-def triangles() -> NDArray[np.int32]:
-    """Give the mesh's triangles: int32 [T, 3], a Delaunay triangulation of the mean face, read-only."""
-    points = mean_mesh()[:, :2].astype(np.float64) * 1000
+def triangles(of: tuple[int, ...] = ()) -> NDArray[np.int32]:
+    """Give the mesh's triangles: int32 [T, 3], a Delaunay triangulation of the mean face, read-only.
+
+    Args:
+        of: between these points of the mesh alone; between all of them where none are given.
+    """
+    chosen = np.array(of or range(MESH_POINTS), np.int32)
+    points = mean_mesh()[chosen, :2].astype(np.float64) * 1000
     subdivision = cv2.Subdiv2D((-10, -10, 1020, 1020))
     vertex = {subdivision.insert((float(x), float(y))): i for i, (x, y) in enumerate(points)}
     corners = np.asarray(subdivision.getTriangleList()).reshape(-1, 3, 2)
@@ -52,8 +58,21 @@ def triangles() -> NDArray[np.int32]:
     a, b, c = (points[found[:, k]] for k in range(3))
     flipped = (b[:, 0] - a[:, 0]) * (c[:, 1] - a[:, 1]) - (b[:, 1] - a[:, 1]) * (c[:, 0] - a[:, 0]) < 0
     found[flipped] = found[flipped][:, [0, 2, 1]]
+    found = chosen[found]
     found.setflags(write=False)
     return found
+
+
+@cache
+def main_triangles() -> NDArray[np.int32]:
+    """Give a third as many triangles, as `triangles`: all points of eyes, mouth and oval, and a few between them."""
+    points = mean_mesh()[:, :2]
+    chosen = list(dict.fromkeys([*FACE_OVAL, *OUTER_MOUTH, *INNER_MOUTH, *RIGHT_EYE, *LEFT_EYE]))
+    distance = np.linalg.norm(points[:, None] - points[chosen], axis=2).min(1)
+    for _ in range(_POINTS_BETWEEN):  # farthest first
+        chosen.append(int(distance.argmax()))
+        distance = np.minimum(distance, np.linalg.norm(points - points[chosen[-1]], axis=1))
+    return triangles(tuple(chosen))
 
 
 def warp_mesh(image: Crop, source: Points, target: Points, size: int) -> tuple[Crop, Mask]:
@@ -73,19 +92,22 @@ def warp_mesh(image: Crop, source: Points, target: Points, size: int) -> tuple[C
     return cv2.bitwise_and(warped, warped, mask=covered), covered  # type: ignore[return-value]
 
 
-def mesh_map(source: Points, target: Points, size: int) -> tuple[Map, Map, Mask]:
+def mesh_map(
+    source: Points, target: Points, size: int, faces: NDArray[np.int32] | None = None
+) -> tuple[Map, Map, Mask]:
     """Give where each pixel of a warped picture comes from, for cv2.remap.
 
     Args:
         source: float32 [468, 2 or 3], the picture's mesh, px of the picture.
         target: float32 [468, 3], where it shall lie, px of the result.
         size: side of the result, px.
+        faces: the triangles, `triangles()` where not given; fewer take less time.
 
     Returns:
         x and y, float32 [size, size], px of the picture, far outside it where no triangle lies; and where one
         does: uint8 [size, size], 255 or 0.
     """
-    drawn, to_source = _visible(source, target)
+    drawn, to_source = _visible(source, target, triangles() if faces is None else faces)
     which = np.zeros((size, size), np.int32)
     corners = np.round(target[drawn, :2] * (1 << _SUBPIXEL_BITS)).astype(np.int32)
     for label, corner in enumerate(corners, start=1):
@@ -98,9 +120,10 @@ def mesh_map(source: Points, target: Points, size: int) -> tuple[Map, Map, Mask]
     return map_x, map_y, (which > 0).astype(np.uint8) * 255
 
 
-def _visible(source: Points, target: Points) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+def _visible(
+    source: Points, target: Points, faces: NDArray[np.int32]
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """Give the triangles that face the viewer, far first, and each one's affine map target -> source [T, 6]."""
-    faces = triangles()
     s, t = source[faces, :2].astype(np.float64), target[faces, :2].astype(np.float64)
     source_area, target_area = _area(s), _area(t)
     kept = (source_area > 1e-3) & (target_area > source_area * _scale(source, target) * _SMALLEST_AREA_RATIO)
@@ -164,7 +187,7 @@ def face_mask(mesh: Points, size: int) -> Mask:
     Returns:
         uint8 [size, size], 0 to 255, eroded and soft at the edge.
     """
-    drawn, _ = _visible(mean_mesh() * np.float32(size), mesh)
+    drawn, _ = _visible(mean_mesh() * np.float32(size), mesh, triangles())
     seen = np.zeros((size, size), np.uint8)
     for corner in np.round(mesh[drawn, :2] * (1 << _SUBPIXEL_BITS)).astype(np.int32):
         cv2.fillConvexPoly(seen, corner, 255, cv2.LINE_8, _SUBPIXEL_BITS)

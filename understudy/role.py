@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import cv2
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from liveframe.errors import LateError, LiveframeError, ModelError
 from liveframe.model import BatchModel
 from understudy.detail import Detail
-from understudy.face import AlignedFace
+from understudy.face import MESH_POINTS, AlignedFace
 from understudy.reenact import Still, reenact
 
 Swap = NDArray[np.uint8]
@@ -59,6 +60,22 @@ class InstantPersona:
     def __init__(self, still: Still, input_size: int = 256) -> None:
         self.input_size = input_size
         self._still = still
+
+    @classmethod
+    def open(cls, folder: Path) -> "InstantPersona":
+        """Read a look: `still.png`, an aligned picture, and `mesh.npy` beside it, as the Studio writes them.
+
+        Raises:
+            ModelError: there is none.
+        """
+        image = cv2.imread(str(folder / "still.png"))
+        try:
+            mesh = np.load(folder / "mesh.npy", allow_pickle=False)
+        except (OSError, ValueError):
+            mesh = None
+        if image is None or mesh is None or mesh.shape != (MESH_POINTS, 3):
+            raise ModelError(f"{folder} must hold a look, still.png and mesh.npy, but does not. Make the persona again.")
+        return cls(Still(np.asarray(image, np.uint8), mesh.astype(np.float32)))
 
     def __call__(self, face: AlignedFace) -> Swap:
         """Give uint8 [S, S, 4], BGR and mask."""

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from liveframe.frame import Image, check_image
+from understudy.label import Label
 
 _GROUND = 32
 _INK = (235, 235, 235)
@@ -51,6 +52,19 @@ def contact_sheet(
     if title:
         _write(sheet, title, (gap + 4, _TITLE_PX - 7), 0.5)
     return sheet
+
+
+def labelled(sheet: Image) -> Image:
+    """Give a sheet with the mark "AI MODIFIED" on a strip above it, where it hides no face.
+
+    Args:
+        sheet: uint8 [H, W, 3], BGR.
+
+    Returns:
+        uint8 [H + strip, W, 3], BGR.
+    """
+    strip = np.full((_TITLE_PX, sheet.shape[1], 3), _GROUND, np.uint8)
+    return np.vstack([Label()(strip), sheet])
 
 
 def stack_sheets(sheets: Sequence[Image]) -> Image:

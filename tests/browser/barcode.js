@@ -1,11 +1,11 @@
-// Reads the frame number off the bottom strip of a picture (see tests/barcode.py).
+// Reads the frame number off the bottom strip of a picture (see tests/barcode.py); on a page or in a worker.
 (() => {
   const BITS = 10, STRIP = 24;
-  const canvas = document.createElement("canvas");
+  const canvas = self.document ? document.createElement("canvas") : new OffscreenCanvas(1, STRIP);
   const pen = canvas.getContext("2d", { willReadFrequently: true });
 
   // The number; null where the strip does not agree with itself.
-  window.barcodeNumber = (source, width, height, mirrored) => {
+  self.barcodeNumber = (source, width, height, mirrored) => {
     canvas.width = width;
     canvas.height = STRIP;
     pen.setTransform(mirrored ? -1 : 1, 0, 0, 1, mirrored ? width : 0, 0);

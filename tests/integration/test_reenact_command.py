@@ -5,6 +5,7 @@ from pathlib import Path
 import cv2
 
 from tests.real_faces import astronaut, moved
+from tests.sheets import bears_label
 from training import reenact
 
 LEAST_FACES = 40
@@ -26,4 +27,4 @@ def test_composites_of_a_toml_become_personas_with_pairs_and_a_sheet(tmp_path: P
     assert pairs.personas == ["ada"] and pairs.count == 6
     assert pairs.recipe("ada")["kind"] == "composite"
     sheet = cv2.imread(str(out / "sheet.jpg"))
-    assert sheet is not None and sheet.std() > 10
+    assert sheet is not None and sheet.std() > 10 and bears_label(sheet)

@@ -9,11 +9,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnxruntime
 import pytest
 
 from tests.mlflow_store import mlflow_store
+from tests.sheets import bears_label
 from tests.tiny_pairs import build_tiny_pairs, sign_photo
 from understudy.bundle import Bundle
 from understudy.consent_record import ConsentError
@@ -86,6 +88,7 @@ def test_training_is_told_to_mlflow_and_gets_its_alias(made):
         "previews/preview-0000003.jpg",
         "previews/preview-0000006.jpg",
     ]
+    assert bears_label(cv2.imread(str(Path(config.out) / "preview-0000006.jpg")))
 
 
 def test_loss_falls_when_trained_for_longer(made, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from liveframe.frame import Frame
+from tests.clips import read_clip
 from tests.pages import fresh_app, rerun, states
 from tests.real_faces import astronaut, astronaut_clip, astronaut_face, moved
 from tests.waiting import wait_until
@@ -21,6 +22,7 @@ from ui.workspace import this_workspace
 from understudy.consent import read_record
 from understudy.faceset import Faceset
 from understudy.jobs import JobState
+from understudy.watermark_detector import detect_file
 
 
 def studio_page() -> None:
@@ -39,6 +41,12 @@ def live_page() -> None:
 def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AppTest]:
     with fresh_app(tmp_path, monkeypatch):
         yield AppTest.from_function(studio_page, default_timeout=60)
+
+
+def convert_page() -> None:
+    from ui import convert
+
+    convert.page()
 
 
 def photo() -> bytes:
@@ -214,3 +222,22 @@ def test_training_runs_beside_the_page_survives_a_reload_and_its_network_plays(
     live.button(key="persona-eileen").click().run()
     (viewer,) = house.seats().viewers()
     assert viewer.pipeline.session.process(Frame(astronaut().copy(), 0, 0.0)).subjects_found == 1
+
+
+def test_persona_of_one_photo_plays_in_converted_clips(page: AppTest, tmp_path: Path) -> None:
+    persona = make(page)
+    clip = astronaut_clip(tmp_path / "in.mp4", 20)
+    convert = AppTest.from_function(convert_page, default_timeout=60).run()
+    titles = convert.selectbox(key="convert_persona").options
+    convert.selectbox(key="convert_persona").set_value(titles.index(persona.title))
+    convert.file_uploader[0].set_value([("in.mp4", clip.read_bytes(), "video/mp4")]).run()
+    convert.button(key="convert").click().run()
+    assert not convert.exception
+    wait_until(lambda: states() == [JobState.DONE], timeout_s=90)
+    (result,) = this_workspace().clips.glob("*/swapped.mp4")
+    swapped, source = read_clip(result)[0], read_clip(clip)[0]
+    assert len(swapped) == 20
+    assert detect_file(result).is_found
+    # The photo is bluish where the astronaut's own face is reddish.
+    redness = [float((frame[..., 2].astype(int) - frame[..., 0]).mean()) for frame in (source[10], swapped[10])]
+    assert redness[1] < redness[0] - 1

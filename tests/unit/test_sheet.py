@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from liveframe.frame import Image
-from understudy.sheet import contact_sheet, stack_sheets
+from tests.sheets import bears_label
+from understudy.sheet import contact_sheet, labelled, stack_sheets
 
 
 def plain(level: int, height: int = 40, width: int = 40) -> Image:
@@ -32,6 +33,15 @@ def test_title_and_labels_are_drawn() -> None:
 def test_sheets_of_other_widths_stand_on_each_other() -> None:
     stack = stack_sheets([plain(10, 5, 30), plain(20, 7, 50)])
     assert stack.shape == (12, 50, 3) and stack[0, 40, 0] == 32 and stack[6, 40, 0] == 20
+
+
+def test_label_stands_above_a_sheet_and_hides_nothing() -> None:
+    sheet = plain(90, 60, 400)
+    marked = labelled(sheet)
+    np.testing.assert_array_equal(marked[-60:], sheet)
+    strip = marked[:-60]
+    assert strip[:, 250:].max() > 240 and strip[:, :200].max() == 32, "white letters at the right, nothing at the left"
+    assert bears_label(marked) and not bears_label(sheet)
 
 
 @pytest.mark.parametrize(("images", "columns", "labels"), [([], 1, ()), ([plain(1)], 0, ()), ([plain(1)], 1, "ab")])
