@@ -1,5 +1,6 @@
 """What the pages share: the bundle, its model and the seats. Loaded once per server, warmed when a page opens."""
 
+import gc
 from functools import cache
 
 import streamlit as st
@@ -22,7 +23,12 @@ def house() -> House:
         BundleError: it is missing or damaged.
         DisclosureError: the operator's file on marks cannot be followed.
     """
-    return open_house(app_settings().bundle, app_settings().trust)
+    opened = open_house(app_settings().bundle, app_settings().trust)
+    # Streamlit collects garbage after every run of a page or a part of it, once a second beside a stream. What the
+    # modules made stays for good: not to be looked through each time, with every frame waiting.
+    gc.collect()
+    gc.freeze()
+    return opened
 
 
 @st.cache_resource(on_release=Repertoire.close, show_spinner=False)
