@@ -78,9 +78,10 @@ def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
     return _rounded(np.polyfit(np.log(sizes), np.log(costs), 1)[0])
 
 
-def slope(sizes: Sequence[float], costs: Sequence[float]) -> float:
-    """Fit cost = a + b x size by least squares; gives b."""
-    return _rounded(np.polyfit(sizes, costs, 1)[0])
+def line(sizes: Sequence[float], costs: Sequence[float]) -> tuple[float, float]:
+    """Fit cost = a + b x size by least squares; gives b and a."""
+    slope, start = np.polyfit(sizes, costs, 1)
+    return _rounded(slope), _rounded(start)
 
 
 def rows(name: str, figures: Mapping[str, float]) -> Figures:

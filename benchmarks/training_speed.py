@@ -13,8 +13,10 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BACKENDS = ("tensorflow", "jax", "torch")
 RECIPES = ("paired", "classic")
 PERSONAS = ["a", "b"]
+WORKERS = (1, 2, 4)
 
 
 class ChildError(LiveframeError):
@@ -94,26 +97,50 @@ def augmenting(rounds: int) -> Figures:
 
 
 def extracting(frames: int, rounds: int) -> Figures:
-    """Extract a made clip with `training.extract` and with a plain loop over the same networks, in turn."""
+    """Extract a made clip with `training.extract`, by threads, and with a plain loop over the same networks."""
     from benchmarks.extract_speed import made_clip, plain_loop, timed
     from training.extract import ExtractOptions, extract
 
-    rates: dict[str, list[float]] = {"threaded": [], "plain_loop": []}
-    cpu_ms: dict[str, list[float]] = {"threaded": [], "plain_loop": []}
     with tempfile.TemporaryDirectory() as folder:
         clip = made_clip(Path(folder) / "made.mp4", frames)
         options = ExtractOptions((clip,), Path(folder), is_quiet=True)
+        ways = {
+            _threads(workers): partial(_extracted, extract, replace(options, workers=workers)) for workers in WORKERS
+        }
+        ways["plain_loop"] = lambda out: plain_loop(clip, out, use_identity=True)
+        runs = {name: list[tuple[float, float]]() for name in ways}
         for _ in range(rounds):
-            for name, run in {
-                "threaded": lambda out: extract(replace(options, out=out)).frames,
-                "plain_loop": lambda out: plain_loop(clip, out, use_identity=True),
-            }.items():
-                rate_hz, ms = timed(run)
-                rates[name].append(rate_hz)
-                cpu_ms[name].append(ms)
+            for name, run in ways.items():
+                runs[name].append(timed(run))
+    rates = {name: [rate_hz for rate_hz, _ in values] for name, values in runs.items()}
     figures = {f"{name}_frames_per_s": round(float(np.median(values)), 2) for name, values in rates.items()}
-    figures |= {f"{name}_cpu_ms": round(float(np.median(values)), 2) for name, values in cpu_ms.items()}
-    return rows("extract", {**figures, "threaded_to_plain_loop_ratio": ratio(rates["threaded"], rates["plain_loop"])})
+    figures |= {f"{name}_cpu_ms": round(median(ms for _, ms in values), 2) for name, values in runs.items()}
+    for workers in WORKERS:
+        name = _threads(workers)
+        figures[f"{name}_to_plain_loop_ratio"] = ratio(rates[name], rates["plain_loop"])
+    return rows("extract", figures) | rows("detect", detecting(rounds * 8))
+
+
+def _threads(workers: int) -> str:
+    return f"{workers}_threads"
+
+
+def _extracted(extract: Any, options: Any, out: Path) -> int:
+    return int(extract(replace(options, out=out)).frames)
+
+
+def detecting(rounds: int) -> Figures:
+    """Time the detector on its own: one picture a call, by threads; the pictures' sizes are a camera's.
+
+    It takes no batches: its network is made for one picture, since a live stream never has two.
+    """
+    from benchmarks.moving_face import frames as moving
+    from understudy.detect import FaceDetector
+
+    picture = moving(None, 640, 480, 1)[0]
+    detectors = {_threads(threads): FaceDetector(threads) for threads in (1, 2)}
+    times = in_turn({name: partial(each.detect, picture) for name, each in detectors.items()}, rounds)
+    return {f"{name}_pictures_per_s": round(1e3 / float(np.median(values)), 2) for name, values in times.items()}
 
 
 # ---- a backend's own process -----------------------------------------------------------------------------------

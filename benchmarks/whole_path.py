@@ -8,16 +8,21 @@ import itertools
 import threading
 import time
 import tracemalloc
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.moving_face import frames
 from benchmarks.swap_path import NaiveLoop
-from benchmarks.timing import Figures, Plan, exponent, ratio, rows, slope, spread, spreads
+from benchmarks.timing import Figures, Plan, exponent, line, ratio, rows, spread, spreads
 from liveframe.frame import Frame
+from liveframe.gate import ShownState
+from liveframe.pipeline import FramePipeline
+from liveframe.stats import Phase
 from understudy.bundle import Bundle
 from understudy.casting import SwapSettings
 from understudy.swapper import FaceSwapper, SwapSession
@@ -116,6 +121,9 @@ def table(plan: Plan) -> Figures:
     viewers = viewer_cpu_ms(swappers[1], streams["480p_1_faces"].pictures, plan.pick(20, 250))
     figures |= rows("viewers", {f"cpu_of_{count}_ms": round(ms, 3) for count, ms in viewers.items()})
     figures |= rows("viewers", {"second_to_first_cpu_ratio": round((viewers[2] - viewers[1]) / viewers[1], 3)})
+    for fps in (30, 120):  # a camera's, and more than anybody can swap
+        stream = streamed(swappers[1], streams["480p_1_faces"].pictures, plan.pick(2, 10), fps)
+        figures |= rows(f"480p_camera_{fps}_fps", stream)
     return figures | rows("growth", growth(figures, viewers))
 
 
@@ -147,16 +155,66 @@ def forth_and_back(pictures: Sequence[Image], index: int) -> Image:
 
 
 def growth(figures: Mapping[str, float], viewers: Mapping[int, float]) -> Figures:
-    """Fit CPU time against pixels, faces and viewers: cost = a x size^exponent, and the line's slope for faces."""
-    pixels = [width * height for width, height in SIZES.values()]
-    by_size = [figures[f"{size}_1_faces.cpu_p50_ms"] for size in SIZES]
-    by_face = [figures[f"720p_{faces}_faces.cpu_p50_ms"] for faces in (1, 2, 4)]
+    """Fit CPU time against pixels, faces and viewers: a line, cost = a + b x size, and cost = a x size^exponent.
+
+    A line's `_ms_per_...` is b, its `_ms_at_none` is a.
+    """
+    megapixels = [width * height / 1e6 for width, height in SIZES.values()]
+    costs: dict[str, tuple[Sequence[float], Sequence[float]]] = {
+        "megapixel": (megapixels, [figures[f"{size}_1_faces.cpu_p50_ms"] for size in SIZES]),
+        "face": ((1, 2, 4), [figures[f"720p_{faces}_faces.cpu_p50_ms"] for faces in (1, 2, 4)]),
+        "viewer": (list(viewers), list(viewers.values())),
+    }
+    fitted: Figures = {}
+    for what, (sizes, values) in costs.items():
+        each, none = line(sizes, values)
+        name = "pixels" if what == "megapixel" else f"{what}s"
+        fitted[f"cpu_ms_per_{what}"], fitted[f"cpu_ms_at_no_{name}"] = each, none
+        fitted[f"{name}_exponent"] = exponent(sizes, values)
+    return fitted
+
+
+def streamed(swapper: FaceSwapper, pictures: Sequence[Image], seconds: float, fps: float) -> Figures:
+    """Send a camera's frames through a pipeline as a relay does, and count what comes of them.
+
+    The camera keeps its pace whatever the model does; a frame that finds the one before it still waiting takes its
+    place, and that one counts as dropped. Every frame that is shown tells which camera frame it was made of.
+    """
+    slot, is_over, dropped = deque[int](maxlen=1), threading.Event(), 0
+
+    def film() -> None:
+        nonlocal dropped
+        start_s, number = time.monotonic(), 0
+        while not is_over.wait(max(0.0, start_s + number / fps - time.monotonic())):
+            dropped += len(slot)
+            slot.append(number)
+            number += 1
+
+    shown: list[int] = []
+    with FramePipeline(swapper) as pipeline:
+        while pipeline.stats().phase is not Phase.READY:
+            time.sleep(0.01)
+        camera = threading.Thread(target=film, name="camera")
+        camera.start()
+        until_s = time.monotonic() + seconds
+        sent: list[int] = []
+        while time.monotonic() < until_s:
+            if not slot:
+                time.sleep(0.001)
+                continue
+            sent.append(slot.pop())
+            answer = pipeline.process(forth_and_back(pictures, sent[-1]))
+            if answer.state is ShownState.SWAPPED:
+                shown.append(sent[answer.index])
+        is_over.set()
+        camera.join()
+        dropped += pipeline.stats().drops
+    wrong = sum(after <= before for before, after in pairwise(shown))
     return {
-        "pixels_exponent": exponent(pixels, by_size),
-        "cpu_ms_per_megapixel": slope([count / 1e6 for count in pixels], by_size),
-        "faces_exponent": exponent((1, 2, 4), by_face),
-        "cpu_ms_per_face": slope((1, 2, 4), by_face),
-        "viewers_exponent": exponent(list(viewers), list(viewers.values())),
+        "camera_fps": fps,
+        "shown_fps": round(len(shown) / seconds, 2),
+        "dropped_frames": dropped,
+        "wrong_order_frames": wrong,
     }
 
 

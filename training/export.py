@@ -143,7 +143,7 @@ def _quantise(proto: Any, path: Path, name_in: str, calibration: NDArray[np.floa
 
     Weights keep to 7 bits: without VNNI (AVX2 alone) two products of u8 and s8 are added in 16 bits, which would
     saturate, worst on bright faces. Ranges leave out the rarest hundred-thousandth: one outlier coarsens all others.
-    ReLU and the moves of pixels are quantised too: a convolution's range is then what its ReLU lets through, in one step.
+    ReLU and the moves of pixels are quantised too: a convolution's range is then what its ReLU lets through, at once.
     """
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType, quantize_static

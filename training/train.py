@@ -299,15 +299,16 @@ class Training:
         by_step = {int(line["step"]): line for line in lines}  # a resumed run reports some steps again
         return [by_step[step] for step in sorted(by_step)]
 
-    def run(self) -> None:
-        """Train to the last step."""
+    def run(self, until: int | None = None) -> None:
+        """Train to the last step, or until a step before it."""
         config, losses, began = self.config, [], time.monotonic()
+        end = min(until or config.iterations, config.iterations)
         bar = tqdm(total=config.iterations, initial=self.step, desc="train", unit="step")
-        for faces, targets in fed(self.batches, self.step, config.iterations):
+        for faces, targets in fed(self.batches, self.step, end):
             losses.append(float(self.trainer.train_on_batch(faces, targets, return_dict=True)["loss"]))
             self.step += 1
             bar.update()
-            last = self.step == config.iterations
+            last = self.step == end
             if self.step % config.preview_every == 0 or last:
                 self._report(losses, time.monotonic() - began)
                 losses, began = [], time.monotonic()

@@ -45,7 +45,8 @@ _PROBLEMS = {
 
 @st.cache_resource(show_spinner=False)
 def _component() -> Any:
-    page, worker = (Path(__file__).with_name(f"{name}.js").read_text("utf-8") for name in ("camera_socket", "camera_worker"))
+    names = ("camera_socket.js", "camera_worker.js")
+    page, worker = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in names)
     script = f"const WORKER_SOURCE = {json.dumps(worker)};\n{page}"
     return st.components.v2.component("camera_socket", html=_HTML, css=_CSS, js=script)
 

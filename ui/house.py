@@ -26,8 +26,9 @@ def house() -> House:
     opened = open_house(app_settings().bundle, app_settings().trust)
     # Streamlit collects garbage after every run of a page or a part of it, once a second beside a stream. What the
     # modules made stays for good: not to be looked through each time, with every frame waiting.
-    gc.collect()
-    gc.freeze()
+    if not gc.get_freeze_count():  # once: whatever is frozen is never freed
+        gc.collect()
+        gc.freeze()
     return opened
 
 

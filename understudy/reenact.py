@@ -120,9 +120,7 @@ def mesh_map(
     return map_x, map_y, (which > 0).astype(np.uint8) * 255
 
 
-def _visible(
-    source: Points, target: Points, faces: NDArray[np.int32]
-) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+def _visible(source: Points, target: Points, faces: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """Give the triangles that face the viewer, far first, and each one's affine map target -> source [T, 6]."""
     s, t = source[faces, :2].astype(np.float64), target[faces, :2].astype(np.float64)
     source_area, target_area = _area(s), _area(t)

@@ -74,7 +74,7 @@ class InstantPersona:
         except (OSError, ValueError):
             mesh = None
         if image is None or mesh is None or mesh.shape != (MESH_POINTS, 3):
-            raise ModelError(f"{folder} must hold a look, still.png and mesh.npy, but does not. Make the persona again.")
+            raise ModelError(f"{folder} must hold still.png and mesh.npy, but does not. Make the persona again.")
         return cls(Still(np.asarray(image, np.uint8), mesh.astype(np.float32)))
 
     def __call__(self, face: AlignedFace) -> Swap:

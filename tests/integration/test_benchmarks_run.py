@@ -10,7 +10,7 @@ import pytest
 from benchmarks.merge import made_swap, merge_as_the_seed, merge_figures, seed_crop
 from benchmarks.plot import plot
 from benchmarks.run import main
-from benchmarks.timing import exponent, in_turn, ratio, slope, spread
+from benchmarks.timing import exponent, in_turn, line, ratio, spread
 from benchmarks.whole_path import crowd, forth_and_back
 from tests.real_faces import astronaut, astronaut_face
 from tests.tiny_bundle import build_tiny_bundle
@@ -35,9 +35,9 @@ def test_ratio_is_of_the_same_round_so_a_slow_moment_cancels() -> None:
     assert spread("x", [1, 2, 3]) == {"x_p50_ms": 2, "x_p95_ms": 2.9}
 
 
-def test_growth_finds_the_power_and_the_slope_it_was_given() -> None:
+def test_growth_finds_the_power_and_the_line_it_was_given() -> None:
     assert exponent([1, 2, 4], [3, 12, 48]) == pytest.approx(2)
-    assert slope([1, 2, 4], [5, 7, 11]) == pytest.approx(2)
+    assert line([1, 2, 4], [5, 7, 11]) == pytest.approx((2, 3))
 
 
 def test_crowd_shows_as_many_faces_as_asked_for() -> None:
@@ -94,6 +94,11 @@ def test_whole_path_swaps_every_face_and_fits_how_cost_grows(
     assert report["whole_path.720p_4_faces.faces_swapped_per_frame"] > 3.5
     assert report["whole_path.480p_1_faces.frames_of_memory"] >= 1, "the answer is a new frame"
     assert {"whole_path.growth.pixels_exponent", "whole_path.viewers.second_to_first_cpu_ratio"} <= set(report)
+    assert {"whole_path.growth.cpu_ms_per_viewer", "whole_path.growth.cpu_ms_at_no_faces"} <= set(report)
+    for camera in ("480p_camera_30_fps", "480p_camera_120_fps"):
+        assert report[f"whole_path.{camera}.wrong_order_frames"] == 0
+        assert report[f"whole_path.{camera}.shown_fps"] > 5
+    assert report["whole_path.480p_camera_120_fps.dropped_frames"] > 0, "nobody swaps 120 frames a second here"
 
 
 def test_unknown_table_is_explained(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,15 @@ def test_classic_network_has_its_published_size_and_cost() -> None:
     assert classic.output_shape == (None, 64, 64, 3)
 
 
-@pytest.mark.parametrize(("name", "side"), [("quick96", 96), ("saehd128", 128)])
+def test_lightweight_network_takes_the_same_pictures_for_less() -> None:
+    from benchmarks import zoo
+
+    light, classic = zoo.light64(), zoo.classic64()
+    assert light.output_shape == (None, 64, 64, 3)
+    assert light.count_params() < classic.count_params() / 2
+
+
+@pytest.mark.parametrize(("name", "side"), [("quick96", 96), ("saehd128", 128), ("rtm224", 224)])
 def test_deepfacelab_networks_give_face_and_mask_at_their_own_size(name: str, side: int) -> None:
     from benchmarks import zoo
 

@@ -11,7 +11,7 @@ from understudy.bundle import Bundle, BundleError, write_manifest
 FIGURES = ("expression_pct", "mouth_pct", "eyes_pct", "pose_deg", "identity_to_persona", "retrieval_rank1")
 RECIPES = {
     "minutes": 5.0,
-    "paired": {"iterations": 300, **dict.fromkeys(FIGURES, 0.5)},
+    "paired": {"iterations": 300, "minutes_to_gate": 4.0, **dict.fromkeys(FIGURES, 0.5)},
     "classic": {"iterations": 200, **dict.fromkeys(FIGURES, 0.25), "pose_deg": None},
     "classic_to_paired": {
         "expression_pct": 3.5,
@@ -42,6 +42,7 @@ def test_recipes_join_a_card_whose_figures_stay(tmp_path: Path) -> None:
     assert "| mouth_pct | 0.5 | 0.25 | 4.5 |" in card
     assert "| identity_to_persona | 0.5 | 0.25 | 7 |" in card
     assert "| pose_deg | 0.5 | - | - |" in card
+    assert "after 4 min (paired) and never (classic)" in card
     assert Bundle.load(folder).manifest.training["recipes"] == RECIPES
     assert "Paired against classic" in write_card(folder, []).read_text(), "it stays when the text is written anew"
 

@@ -24,3 +24,11 @@ def test_figure_that_a_clip_lacks_is_none_and_has_no_ratio() -> None:
     ratios = recipes._ratios({"paired": PAIRED, "classic": {**CLASSIC, "pose_deg": None}})
     assert ratios["pose_deg"] is None
     assert ratios["mouth_pct"] == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "holds"),
+    [({}, True), ({"pose_deg": 2.1}, False), ({"retrieval_rank1": 0.9}, False), ({"pose_deg": None}, False)],
+)
+def test_gate_holds_only_when_every_figure_does(change: dict[str, float | None], holds: bool) -> None:
+    assert recipes.holds_gate({**PAIRED, "retrieval_rank1": 1.0, **change}) is holds
