@@ -14,7 +14,16 @@ from numpy.typing import NDArray
 
 from understudy.align import mean_mesh
 from understudy.face import MESH_POINTS, Crop, Points
-from understudy.mesh import FACE_OVAL, INNER_MOUTH, LEFT_EYE, OUTER_MOUTH, RIGHT_EYE
+from understudy.mesh import (
+    FACE_OVAL,
+    INNER_MOUTH,
+    LEFT_BROW,
+    LEFT_EYE,
+    NOSE,
+    OUTER_MOUTH,
+    RIGHT_BROW,
+    RIGHT_EYE,
+)
 
 Mask = NDArray[np.uint8]
 Map = NDArray[np.float32]
@@ -22,7 +31,7 @@ Map = NDArray[np.float32]
 # Triangles seen this much narrower than in the still smear its texture: they are masked out.
 _SMALLEST_AREA_RATIO = 0.12
 _SUBPIXEL_BITS = 4
-_POINTS_BETWEEN = 48
+_POINTS_BETWEEN = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +74,10 @@ def triangles(of: tuple[int, ...] = ()) -> NDArray[np.int32]:
 
 @cache
 def main_triangles() -> NDArray[np.int32]:
-    """Give a third as many triangles, as `triangles`: all points of eyes, mouth and oval, and a few between them."""
+    """Give half as many triangles, as `triangles`: all points of the features and the oval, and a few between them."""
     points = mean_mesh()[:, :2]
-    chosen = list(dict.fromkeys([*FACE_OVAL, *OUTER_MOUTH, *INNER_MOUTH, *RIGHT_EYE, *LEFT_EYE]))
+    features = (*OUTER_MOUTH, *INNER_MOUTH, *RIGHT_EYE, *LEFT_EYE, *RIGHT_BROW, *LEFT_BROW, *NOSE)
+    chosen = list(dict.fromkeys([*FACE_OVAL, *features]))
     distance = np.linalg.norm(points[:, None] - points[chosen], axis=2).min(1)
     for _ in range(_POINTS_BETWEEN):  # farthest first
         chosen.append(int(distance.argmax()))

@@ -88,14 +88,16 @@ def test_one_of_two_cameras_is_chosen_by_its_name_while_it_runs(
     page.get_by_role("button", name="Stop", exact=True).wait_for()
 
 
+@pytest.mark.parametrize("relay", ["webrtc", "websocket"])
 def test_a_camera_that_is_unplugged_in_mid_stream_gets_a_remedy(
     serve: Callable[..., RunningApp],
     open_browser: Callable[..., BrowserContext],
     tiny_bundle: Path,
     astronaut_clip: Path,
+    relay: str,
 ) -> None:
-    app = serve(UNDERSTUDY_BUNDLE=str(tiny_bundle), UNDERSTUDY_RELAY="webrtc")
-    live = LivePage(open_browser(astronaut_clip), app.address)
+    app = serve(UNDERSTUDY_BUNDLE=str(tiny_bundle), UNDERSTUDY_RELAY=relay)
+    live = LivePage(open_browser(astronaut_clip), app.address, is_webrtc=relay == "webrtc")
     live.button("Start the camera").wait_for()
     for frame in live.page.frames:
         frame.evaluate(_KEEP_STREAM)

@@ -4,7 +4,17 @@ import pytest
 from tests.real_faces import astronaut, astronaut_face
 from understudy.align import align, mean_mesh
 from understudy.mesh import INNER_MOUTH, LEFT_EYE
-from understudy.reenact import Still, caricature, composite, detail_map, face_mask, reenact, triangles, warp_mesh
+from understudy.reenact import (
+    Still,
+    caricature,
+    composite,
+    detail_map,
+    face_mask,
+    main_triangles,
+    reenact,
+    triangles,
+    warp_mesh,
+)
 
 
 def aligned(size=256):
@@ -18,6 +28,18 @@ def test_triangles_use_every_point_and_face_the_viewer():
     points = mean_mesh()[:, :2][faces]
     u, v = points[:, 1] - points[:, 0], points[:, 2] - points[:, 0]
     assert (u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0] > 0).all()
+
+
+def test_main_triangles_cover_the_same_face_with_half_as_many():
+    whole, main = triangles(), main_triangles()
+    assert len(main) < len(whole) / 2
+    points = mean_mesh()[:, :2]
+
+    def area(faces):
+        u, v = points[faces[:, 1]] - points[faces[:, 0]], points[faces[:, 2]] - points[faces[:, 0]]
+        return float((u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]).sum() / 2)
+
+    assert area(main) == pytest.approx(area(whole), rel=0.01)
 
 
 def test_warp_onto_the_same_mesh_changes_nothing_inside():

@@ -1,5 +1,6 @@
 """The Live page's widgets, run by Streamlit's AppTest over the WebSocket relay (WebRTC needs a browser)."""
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,6 +58,11 @@ def test_page_opens_with_the_first_persona_chosen_and_swapping_on(page: AppTest)
     assert [button.label for button in page.button if str(button.key).startswith("persona-")] == ["Ada", "Ben"]
     assert seated().choices.swap.persona == "ada"
     assert seated().choices.is_swapping
+
+
+def test_what_modules_made_is_not_looked_through_after_every_rerun(page: AppTest) -> None:
+    page.run()
+    assert gc.get_freeze_count() > 10_000
 
 
 def test_click_on_a_thumbnail_chooses_that_persona(page: AppTest) -> None:
