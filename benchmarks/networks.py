@@ -155,11 +155,10 @@ def _shipped(bundle: Bundle) -> dict[str, Call]:
 
 def _builders(bundle: Bundle, plan: Plan) -> dict[str, Callable[[], Network]]:
     from benchmarks import zoo
-    from understudy.network import NetworkSize
+    from understudy.network import FAST, NetworkSize
 
-    size = NetworkSize(**bundle.manifest.training.get("network", {}))
-    large = NetworkSize(224, 224, size.width, size.detail)
-    ours = {name: partial(_ours, name, each, plan.cache) for name, each in (("ours128", size), ("ours224", large))}
+    sizes = {"ours224": NetworkSize(), "ours128": FAST}
+    ours = {name: partial(_ours, name, size, plan.cache) for name, size in sizes.items()}
     known = {name: build for name, build in zoo.KNOWN.items() if not plan.known or name in plan.known}
     return ours | {name: partial(_known, name, build, plan.cache) for name, build in known.items()}
 

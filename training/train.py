@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +38,13 @@ from training.pairs import COMMON, PairedFaceset, PairsError
 from training.tracking import Tracker
 from understudy.bundle import Bundle, BundleError
 from understudy.consent_record import ConsentError
-from understudy.network import SwapAutoencoder
+from understudy.network import FAST, SwapAutoencoder
 from understudy.quiet import keep_quiet
 from understudy.sheet import labelled
 from understudy.trust_store import TrustStore, trust_folder
 
 # What --size sets: decoders of another output size cannot go on from those of a bundle.
-SIZES = {"config": [], "fast": ["size.input_px=128", "size.output_px=128", 'start_from=""']}
+SIZES = {"config": [], "fast": [*(f"size.{key}={value}" for key, value in asdict(FAST).items()), 'start_from=""']}
 Faces = NDArray[np.float32] | dict[str, NDArray[np.float32]]
 Batch = tuple[Faces, dict[str, NDArray[np.uint8]]]
 Made = tuple[NDArray[np.uint8], list[NDArray[np.uint8]]]

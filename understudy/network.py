@@ -36,12 +36,12 @@ class NetworkSize:
             are, not by input_px.
     """
 
-    input_px: int = 128
-    output_px: int = 256
+    input_px: int = 224
+    output_px: int = 224
     width: int = 64
     detail: int = 32
     bottleneck: int = 0
-    patch_px: int = 4
+    patch_px: int = 8
 
     def __post_init__(self) -> None:
         if self.input_px % (4 * self.patch_px):
@@ -53,6 +53,10 @@ class NetworkSize:
     def grid(self) -> int:
         """Side of the latent, in patches."""
         return self.input_px // self.patch_px
+
+
+# What `training.train --size fast` makes: a third of the work.
+FAST = NetworkSize(input_px=128, output_px=128, width=48, detail=24, patch_px=4)
 
 
 # ---- building blocks -------------------------------------------------------------------------------------------

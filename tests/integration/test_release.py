@@ -21,7 +21,10 @@ from understudy.consent_record import USES, Consent, sign
 from understudy.trust_store import TrustStore
 
 # Nothing here is about quality: a few steps of a network of 32 px.
-TINY = "iterations=4 batch=2 preview_every=4 validation=4 size.input_px=32 size.output_px=32 size.width=8 size.detail=8"
+TINY = (
+    "iterations=4 batch=2 preview_every=4 validation=4 "
+    "size.input_px=32 size.output_px=32 size.patch_px=4 size.width=8 size.detail=8"
+)
 
 
 @dataclass(frozen=True)
