@@ -201,15 +201,21 @@ class _ShownTrack(MediaStreamTrack):
         """
         try:
             while self.readyState == "live" and not self._slot.is_closed:
-                while len(self._under_way) < self._line.room and (taken := self._slot.take()):
-                    self._under_way.append((taken[0], asyncio.wrap_future(self._start(*taken))))
+                self._begin()
                 if self._under_way and self._under_way[0][1].done():
-                    return self._give(*self._under_way.popleft())
+                    shown = self._give(*self._under_way.popleft())
+                    self._begin()  # the next one is swapped while aiortc encodes this one
+                    return shown
                 await self._something()
         except RuntimeError:  # the line was closed meanwhile
             pass
         self.stop()
         raise MediaStreamError
+
+    def _begin(self) -> None:
+        """Start on the newest frame, while there is one and room for it."""
+        while len(self._under_way) < self._line.room and (taken := self._slot.take()):
+            self._under_way.append((taken[0], asyncio.wrap_future(self._start(*taken))))
 
     async def _something(self) -> None:
         """Wait for the oldest answer, or, while there is room, for another camera frame."""
