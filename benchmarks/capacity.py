@@ -22,6 +22,7 @@ from benchmarks.load import closed_loop, http_request, open_loop
 from benchmarks.machine import machine
 from benchmarks.queueing import Service, curve, simulate
 from benchmarks.serving import smooth_crops
+from benchmarks.report_text import put_between
 from liveframe.model import BatchModel
 from liveframe.picture import Encoding
 from liveframe.wire import MEDIA_TYPE, encode_batch
@@ -33,7 +34,6 @@ BATCHES = (1, 2, 4, 8, 16)
 VIEWERS = (10, 1_000, 100_000)
 DEADLINE_S = 0.15
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0, 1.1, 1.25, 1.5)
-_START, _END = "<!-- capacity:begin -->", "<!-- capacity:end -->"
 
 
 def measure_calls(bundle: Bundle, rounds: int) -> dict[int, dict[int, float]]:
@@ -193,10 +193,7 @@ def plot(days: Mapping[str, Mapping[int, Day]], path: Path) -> None:
 
 def write_docs(folder: Path, text: str, days: Mapping[str, Mapping[int, Day]]) -> None:
     """Put the generated part between its marks in capacity.md, and the plot beside it."""
-    page = folder / "capacity.md"
-    before, _, rest = page.read_text().partition(_START)
-    _, _, after = rest.partition(_END)
-    page.write_text(f"{before}{_START}\n{text}\n{_END}{after}")
+    put_between(folder / "capacity.md", "capacity", text)
     plot(days, folder / "capacity.png")
 
 

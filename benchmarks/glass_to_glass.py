@@ -28,6 +28,7 @@ from playwright.sync_api import BrowserContext, sync_playwright
 
 from benchmarks.machine import machine
 from benchmarks.moving_face import frames
+from benchmarks.report_text import put_between
 from benchmarks.timing import Figures, rows, spread
 from benchmarks.whole_path import SIZES, Row, crowd
 from tests.browser.clips import write_y4m
@@ -51,7 +52,6 @@ _CHROMIUM = [
     "--use-fake-ui-for-media-stream",
     "--use-fake-device-for-media-stream",
 ]
-_BEGIN, _END = "<!-- latency:begin -->", "<!-- latency:end -->"
 _TITLES = {"webrtc": "WebRTC", "websocket": "WebSocket", "bare": "bare relay", "swap": "swap"}
 
 Seen = Sequence[tuple[int, float]]
@@ -211,19 +211,6 @@ def as_table(report: Mapping[str, Any]) -> str:
     return "\n".join([*cells, "", words])
 
 
-def write_table(path: Path, table: str) -> None:
-    """Put the table between its marks.
-
-    Raises:
-        ValueError: the file has no marks.
-    """
-    text = path.read_text()
-    if not (_BEGIN in text and _END in text):
-        raise ValueError(f"{path} must hold {_BEGIN} and {_END}, but does not. Add them where the table belongs.")
-    head, tail = text.split(_BEGIN)[0], text.split(_END)[1]
-    path.write_text(f"{head}{_BEGIN}\n{table}\n{_END}{tail}")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print; gives the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.glass_to_glass", description=__doc__)
@@ -244,7 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report[f"{relay}.swap_to_bare_p95_ratio"] = round(p95[0] / p95[1], 2)
     print(json.dumps(report, indent=2))
     if options.write:
-        write_table(options.write, as_table(report))
+        put_between(options.write, "latency", as_table(report))
     return 0
 
 

@@ -76,6 +76,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from benchmarks.plot import plot
 
         plot(report, options.plot)
+    if options.write:
+        from benchmarks.report_text import as_markdown, put_between
+
+        put_between(options.write, "results", as_markdown(report))
     print(json.dumps(report) if options.json else as_text(report))
     return 1 if faults else 0
 
@@ -98,6 +102,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--json", action="store_true", help="print one JSON object")
     add("--only", default=",".join(TABLES), metavar="TABLES", help="some of %(default)s")
     add("--plot", type=Path, metavar="PNG", help="draw the tables too")
+    add("--write", type=Path, metavar="FILE", help="put the tables into this Markdown file, between its marks")
     add("--bundle", type=Path, default=default_bundle(), help="the bundle that is ours")
     add("--known", default="", metavar="NETWORKS", help="rebuild only these of the known networks (all)")
     add("--cache", type=Path, default=ROOT / "work" / "benchmarks", help="keeps the rebuilt networks' graphs")

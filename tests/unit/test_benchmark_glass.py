@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.glass_to_glass import as_table, figures, fps, latencies, write_table
+from benchmarks.glass_to_glass import as_table, figures, fps, latencies
+from benchmarks.report_text import put_between
 
 
 def test_latency_counts_from_the_numbers_last_presentation_and_repeats_once() -> None:
@@ -33,13 +34,13 @@ def test_table_goes_between_its_marks_and_says_the_load(tmp_path: Path) -> None:
     page = tmp_path / "README.md"
     page.write_text("before\n<!-- latency:begin -->\nold\n<!-- latency:end -->\nafter\n")
     for _ in range(2):
-        write_table(page, as_table(report))
+        put_between(page, "latency", as_table(report))
     text = page.read_text()
     assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
     assert text.count("| WebRTC, swap | 12 | 12 | 12 |") == 1
     assert "7.2" in text and "8.5" in text
     with pytest.raises(ValueError, match="must hold"):
-        write_table(_without_marks(tmp_path), as_table(report))
+        put_between(_without_marks(tmp_path), "latency", as_table(report))
 
 
 def _without_marks(folder: Path) -> Path:
