@@ -21,8 +21,8 @@ from benchmarks.autoscaler import FPS, STEP_S, Autoscaler, Day, diurnal, flash, 
 from benchmarks.load import closed_loop, http_request, open_loop
 from benchmarks.machine import machine
 from benchmarks.queueing import Service, curve, simulate
-from benchmarks.serving import smooth_crops
 from benchmarks.report_text import put_between
+from benchmarks.serving import smooth_crops
 from liveframe.model import BatchModel
 from liveframe.picture import Encoding
 from liveframe.wire import MEDIA_TYPE, encode_batch
