@@ -1,10 +1,14 @@
 """What the pages share: the bundle, its model and the seats. Loaded once per server, warmed when a page opens."""
 
 import gc
+import threading
+from contextlib import suppress
 from functools import cache
 
+import cv2
 import streamlit as st
 
+from liveframe.errors import LiveframeError
 from ui.permits import Permits, PermitTimer
 from ui.repertoire import House, Repertoire, open_house
 from ui.settings import app_settings
@@ -23,13 +27,23 @@ def house() -> House:
         BundleError: it is missing or damaged.
         DisclosureError: the operator's file on marks cannot be followed.
     """
+    cv2.setNumThreads(1)  # a frame's small steps gain nothing from a second core, which the codec and the browser want
     opened = open_house(app_settings().bundle, app_settings().trust)
-    # Streamlit collects garbage after every run of a page or a part of it, once a second beside a stream. What the
-    # modules made stays for good: not to be looked through each time, with every frame waiting.
+    threading.Thread(target=_settle, args=(opened,), name="settle", daemon=True).start()
+    return opened
+
+
+def _settle(opened: House) -> None:
+    """Warm the model, then take all that is there out of garbage collection.
+
+    Streamlit collects garbage after every run of a page or a part of it, once a second beside a stream, and every
+    frame waits meanwhile. What modules and networks made stays for good: it need not be looked through each time.
+    """
+    with suppress(LiveframeError):  # a viewer's pipeline meets the same error, and tells it
+        opened.model.warm_up()
     if not gc.get_freeze_count():  # once: whatever is frozen is never freed
         gc.collect()
         gc.freeze()
-    return opened
 
 
 @st.cache_resource(on_release=Repertoire.close, show_spinner=False)
