@@ -1,6 +1,7 @@
 """What the pages share: the bundle, its model and the seats. Loaded once per server, warmed when a page opens."""
 
 import gc
+import sys
 import threading
 from contextlib import suppress
 from functools import cache
@@ -27,6 +28,7 @@ def house() -> House:
         BundleError: it is missing or damaged.
         DisclosureError: the operator's file on marks cannot be followed.
     """
+    sys.setswitchinterval(0.001)  # s; while a page runs, frames wait for the interpreter 5 ms at every step otherwise
     cv2.setNumThreads(1)  # a frame's small steps gain nothing from a second core, which the codec and the browser want
     opened = open_house(app_settings().bundle, app_settings().trust)
     threading.Thread(target=_settle, args=(opened,), name="settle", daemon=True).start()

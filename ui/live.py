@@ -6,6 +6,7 @@ import streamlit as st
 from streamlit_webrtc import WebRtcMode, webrtc_streamer
 from streamlit_webrtc.component import WebRtcStreamerContext
 
+from ui import aiortc_tuning
 from ui.camera_check import REMEDIES, camera_state
 from ui.camera_socket import camera_socket
 from ui.capture_panel import capture_panel
@@ -15,7 +16,7 @@ from ui.ice import renewed
 from ui.model_picker import pick_model
 from ui.personas_shelf import offered
 from ui.relay_choice import relay_for, remedy_for
-from ui.relay_webrtc import CameraStream, install_unbuffered_relay, raise_bitrates
+from ui.relay_webrtc import CameraStream
 from ui.settings import RelayChoice, app_settings
 from ui.status import is_silent, show_status
 from ui.viewer import HouseFullError, Viewer
@@ -73,8 +74,7 @@ def _websocket_camera(viewer: Viewer, camera: Camera, in_flight: int) -> None:
 
 def _webrtc_camera(viewer: Viewer, camera: Camera) -> WebRtcStreamerContext:
     """Mount the camera. Alone in its function: AppTest has no runtime that could run it."""
-    install_unbuffered_relay()
-    raise_bitrates()
+    aiortc_tuning.tune()
     stream = viewer.stream
     if not isinstance(stream, CameraStream) or stream.is_ended:
         stream = CameraStream(viewer, viewer.hear)

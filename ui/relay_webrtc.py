@@ -5,14 +5,12 @@ asynchronous one sends the raw camera until its first result. But `webrtc_stream
 a *sink* for what the camera sends and a *player* for what goes back; `CameraStream` is both,
 with one slot between them where the newest frame replaces an older one.
 
-Two things have no public setting and are set here, and nowhere else:
-`install_unbuffered_relay` and `raise_bitrates`. Tests fail when a library changes under them.
+What the libraries have no setting for is set in `ui.aiortc_tuning`.
 """
 
 import asyncio
 import contextlib
 import logging
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -21,11 +19,7 @@ from typing import Any
 
 import av
 from aiortc import MediaStreamTrack
-from aiortc.codecs import CODECS, h264, is_rtx, vpx
-from aiortc.contrib.media import MediaRelay
 from aiortc.mediastreams import MediaStreamError
-from streamlit.runtime import Runtime
-from streamlit_webrtc import relay as streamlit_relay
 from streamlit_webrtc.sink import AudioSinkTrack
 
 from liveframe.cover import slate
@@ -34,10 +28,6 @@ from ui.i420 import frame_from_image, image_from_frame
 from ui.recording import Sound
 from ui.show_line import ShowLine
 from ui.stream import FAULT_SENTENCE, Screen, StreamCounts
-
-START_BITRATE = 2_500_000  # bits/s; aiortc's 0.5 to 0.9 M make faces soft
-SMALLEST_BITRATE = 800_000  # asked of the browser; below it faces are unusable
-LARGEST_BITRATE = 4_000_000
 
 Hear = Callable[[Sound], None]
 """Takes a piece of the camera's sound."""
@@ -260,50 +250,3 @@ class _ShownTrack(MediaStreamTrack):
         if time.monotonic() - self._logged_s >= 1:
             self._logged_s = time.monotonic()
             _log.error("A frame could not be shown and was covered (%d so far).", self.faults, exc_info=error)
-
-
-# ---------------------------------------------------------------- what the libraries have no setting for
-
-
-class UnbufferedRelay(MediaRelay):
-    """A relay whose subscribers to pictures wait for the newest; aiortc's default queues them without bound.
-
-    Sound stays queued: a piece left out would be heard, and its one subscriber does nothing that takes time.
-    """
-
-    def subscribe(self, track: MediaStreamTrack, buffered: bool = False) -> MediaStreamTrack:
-        """Subscribe to a track; `buffered` is taken as False for pictures, and as True for sound."""
-        return super().subscribe(track, buffered=track.kind == "audio")
-
-
-def install_unbuffered_relay() -> None:
-    """Put our relay where streamlit-webrtc keeps the one that all streams of a server share. Idempotent.
-
-    Call it from a script run, before `webrtc_streamer`.
-    """
-    runtime: Any = Runtime.instance()
-    name = streamlit_relay._SERVER_GLOBAL_RELAY_ATTR_NAME_
-    if not isinstance(getattr(runtime, name, None), UnbufferedRelay):
-        setattr(runtime, name, UnbufferedRelay())
-
-
-_bitrate_lock = threading.Lock()
-
-
-def raise_bitrates() -> None:
-    """Let both directions start at 2.5 Mbit/s. Idempotent.
-
-    aiortc's encoders take it from their modules' constants, the browser's from Chromium's
-    x-google parameters in our answer.
-    """
-    with _bitrate_lock:
-        for encoder in (vpx, h264):
-            encoder.DEFAULT_BITRATE = START_BITRATE
-            encoder.MAX_BITRATE = LARGEST_BITRATE
-        for codec in CODECS["video"]:
-            if not is_rtx(codec):
-                codec.parameters |= {
-                    "x-google-start-bitrate": str(START_BITRATE // 1000),
-                    "x-google-min-bitrate": str(SMALLEST_BITRATE // 1000),
-                    "x-google-max-bitrate": str(LARGEST_BITRATE // 1000),
-                }

@@ -15,24 +15,36 @@ import av
 import cv2
 import numpy as np
 import pytest
-from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription, VideoStreamTrack
-from aiortc.codecs import CODECS, h264, vpx
+from aiortc import (
+    MediaStreamTrack,
+    RTCConfiguration,
+    RTCPeerConnection,
+    RTCRtpReceiver,
+    RTCSessionDescription,
+    VideoStreamTrack,
+)
+from aiortc.codecs import CODECS, get_encoder, h264, vpx
+from aiortc.jitterbuffer import JitterFrame
 from aiortc.mediastreams import MediaStreamError
+from aiortc.rtp import RtpPacket
 from streamlit.runtime import Runtime
 from streamlit_webrtc.relay import get_global_relay
 from streamlit_webrtc.webrtc import WebRtcMode, WebRtcWorker
 
 from liveframe.frame import Image
 from tests import barcode
-from ui.i420 import frame_from_image, image_from_frame
-from ui.relay_webrtc import (
+from ui.aiortc_tuning import (
     LARGEST_BITRATE,
     START_BITRATE,
-    CameraStream,
+    PromptJitterBuffer,
+    QuickVp8Encoder,
     UnbufferedRelay,
     install_unbuffered_relay,
     raise_bitrates,
+    tune,
 )
+from ui.i420 import frame_from_image, image_from_frame
+from ui.relay_webrtc import CameraStream
 from ui.stream import OneAtATime
 
 T = TypeVar("T")
@@ -342,6 +354,50 @@ def test_raised_bitrates_reach_the_encoders_and_the_answer() -> None:
         assert encoder.target_bitrate == LARGEST_BITRATE
     vp8 = next(codec for codec in CODECS["video"] if codec.mimeType == "video/VP8")
     assert int(vp8.parameters["x-google-start-bitrate"]) * 1000 == START_BITRATE
+
+
+def packet(number: int, timestamp: int, data: bytes, is_last: bool = False) -> RtpPacket:
+    made = RtpPacket(sequence_number=number, timestamp=timestamp, marker=int(is_last))
+    made._data = data  # type: ignore[attr-defined]
+    return made
+
+
+def test_picture_leaves_with_its_last_packet_not_with_the_next_ones_first() -> None:
+    buffer = PromptJitterBuffer(capacity=16, is_video=True)
+    assert buffer.add(packet(7, 0, b"a"))[1] is None
+    _, frame = buffer.add(packet(8, 0, b"b", is_last=True))
+    assert frame is not None and (frame.data, frame.timestamp) == (b"ab", 0)
+    assert buffer.add(packet(9, 0, b""))[1] is None, "padding is no picture"
+    assert buffer.add(packet(11, 3000, b"d", is_last=True))[1] is None, "a packet is missing"
+    _, frame = buffer.add(packet(10, 3000, b"c"))
+    assert frame is not None and (frame.data, frame.timestamp) == (b"cd", 3000)
+
+
+def test_aiortc_makes_its_buffers_and_encoders_of_our_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Runtime, "instance", classmethod(lambda cls: RUNTIME))
+    tune()
+    receiver = RTCRtpReceiver("video", SimpleNamespace(state="new"))  # type: ignore[arg-type]
+    assert isinstance(receiver._RTCRtpReceiver__jitter_buffer, PromptJitterBuffer)  # type: ignore[attr-defined]
+    vp8 = next(codec for codec in CODECS["video"] if codec.mimeType == "video/VP8")
+    assert isinstance(get_encoder(vp8), QuickVp8Encoder)
+
+
+def test_quick_encoder_keeps_its_codec_until_size_or_bitrate_change() -> None:
+    encoder, decoder = QuickVp8Encoder(), vpx.Vp8Decoder()
+    coarse = np.random.default_rng(3).integers(40, 215, (6, 8, 3), dtype=np.uint8)
+    image = np.asarray(cv2.resize(coarse, SIZE[::-1], interpolation=cv2.INTER_CUBIC), np.uint8)
+    codecs: list[object] = []
+    for number in range(4):
+        frame = frame_from_image(image)
+        frame.pts, frame.time_base = 3000 * number, fractions.Fraction(1, 90_000)
+        encoder.target_bitrate = 1_000_000 if number < 3 else 2_000_000
+        payloads, _ = encoder.encode(frame)
+        data = b"".join(vpx.vp8_depayload(payload) for payload in payloads)
+        (shown,) = decoder.decode(JitterFrame(data, 3000 * number))
+        assert np.abs(shown.to_ndarray(format="bgr24").astype(int) - image).mean() < 4
+        assert encoder.codec is not None and not encoder.codec.options, "what libvpx does not know is left over"
+        codecs.append(encoder.codec)
+    assert codecs[0] is codecs[2] and codecs[3] is not codecs[2]
 
 
 def test_time_base_is_a_fraction_that_frames_accept() -> None:
