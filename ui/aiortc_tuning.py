@@ -121,7 +121,6 @@ def _vp8(width: int, height: int, bitrate: int) -> Any:
         "cpu-used": "-16",
         "noise-sensitivity": "0",
         "static-thresh": "1",
-        "partitions": "0",
     }
     return codec
 
