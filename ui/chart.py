@@ -18,9 +18,11 @@ def line_chart(x: Sequence[float], y: Sequence[float], label: str) -> None:
     _show(line_svg(x, y), f"{label}: from {y[0]:.4g} to {y[-1]:.4g}")
 
 
-def curves_chart(curves: Mapping[str, Sequence[float]], label: str, least_height: float = 0.0) -> None:
+def curves_chart(
+    curves: Mapping[str, Sequence[float]], label: str, least_height: float = 0.0, step: float = 1.0
+) -> None:
     """Draw several curves, the newest values at the right; `label` says what they are."""
-    _show(curves_svg(curves, least_height), label)
+    _show(curves_svg(curves, least_height, step), label)
 
 
 def histogram(values: Sequence[float], label: str) -> None:
@@ -28,12 +30,13 @@ def histogram(values: Sequence[float], label: str) -> None:
     _show(histogram_svg(values), f"{label}: {float(np.median(values)):.3g} in the middle")
 
 
-def curves_svg(curves: Mapping[str, Sequence[float]], least_height: float = 0.0) -> str:
+def curves_svg(curves: Mapping[str, Sequence[float]], least_height: float = 0.0, step: float = 1.0) -> str:
     """Give several curves over the same moments as SVG, from zero up, named at the right, the highest first.
 
     Args:
         curves: values by name, as many of each, one at least.
         least_height: the axis reaches up to here in any case.
+        step: what lies between two values, on the axis below.
     """
     right = _WIDTH - 150
     count = max(len(values) for values in curves.values())
@@ -48,7 +51,7 @@ def curves_svg(curves: Mapping[str, Sequence[float]], least_height: float = 0.0)
         marks.append(f'<polyline points="{points}" fill="none" stroke="{ink}" stroke-width="2"/>')
         height = 22 + 18 * ranks.index(name)
         marks.append(f'<text x="{right + 14}" y="{height}" font-size="14" fill="{ink}">{escape(name)}</text>')
-    return _framed("".join(marks), (1 - count, 0), (0, top), right)
+    return _framed("".join(marks), ((1 - count) * step, 0), (0, top), right)
 
 
 def line_svg(x: Sequence[float], y: Sequence[float]) -> str:

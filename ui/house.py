@@ -38,7 +38,7 @@ def house() -> House:
 def _settle(opened: House) -> None:
     """Warm the model, then take all that is there out of garbage collection.
 
-    Streamlit collects garbage after every run of a page or a part of it, once a second beside a stream, and every
+    Streamlit collects garbage after every run of a page or a part of it, every other second beside a stream, and every
     frame waits meanwhile. What modules and networks made stays for good: it need not be looked through each time.
     """
     with suppress(LiveframeError):  # a viewer's pipeline meets the same error, and tells it

@@ -18,7 +18,7 @@ from ui.personas_shelf import offered
 from ui.relay_choice import relay_for, remedy_for
 from ui.relay_webrtc import CameraStream
 from ui.settings import RelayChoice, app_settings
-from ui.status import is_silent, show_status
+from ui.status import LOOK_EVERY_S, is_silent, show_status
 from ui.viewer import HouseFullError, Viewer
 from understudy.bundle import BundleError
 from understudy.disclosure import DisclosureError
@@ -111,9 +111,9 @@ def _webrtc_camera(viewer: Viewer, camera: Camera) -> WebRtcStreamerContext:
     )
 
 
-@st.fragment(run_every=1)
+@st.fragment(run_every=LOOK_EVERY_S)
 def _watch(viewer: Viewer, is_wanted: bool, in_flight: int | None = None) -> None:
-    """Show the state once a second, and notice a WebRTC start (`is_wanted`) that never plays, and a silent camera.
+    """Show the state every two seconds, and notice a WebRTC start (`is_wanted`) that never plays, and a silent camera.
 
     Where the browser was told how many frames it may send ahead (`in_flight`), it is told anew when another
     model takes over, near or far.

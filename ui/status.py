@@ -1,4 +1,4 @@
-"""What the viewer sees of their stream's state, once a second."""
+"""What the viewer sees of their stream's state, every two seconds: each look costs the stream beside it some time."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -13,7 +13,8 @@ from ui.viewer import Viewer
 
 STALE_S = 2.0  # a camera that has sent nothing for so long is off
 SILENT_S = 4.0  # and one that was not stopped has a trouble
-_HISTORY_S = 60
+LOOK_EVERY_S = 2.0
+_HISTORY_S = 60.0
 _OWN_STAGES = ("queue", "model", "total")
 _STAGE_NAMES = {"queue": "waiting", "model": "whole swap", "total": "in the app"}
 
@@ -100,7 +101,7 @@ def _show_stages(stats: PipelineStats) -> None:
     with st.expander("Time by stage", icon=":material/timer:", on_change="rerun", key="stages") as shown:
         if not shown.open:
             return
-        curves_chart(history, "Median by stage, ms, over the last minute (s)", least_height=20.0)
+        curves_chart(history, "Median by stage, ms, over the last minute (s)", 20.0, LOOK_EVERY_S)
         rows = [
             [_STAGE_NAMES.get(name, name), f"{time.p50_ms:.1f}", f"{time.p95_ms:.1f}"]
             for name, time in zip(names, times, strict=True)
@@ -109,8 +110,10 @@ def _show_stages(stats: PipelineStats) -> None:
 
 
 def _history(names: list[str], medians_ms: list[float]) -> dict[str, list[float]]:
-    """Add a second to the last minute's medians; gives them by stage, oldest first."""
-    samples: deque[dict[str, float]] = st.session_state.setdefault("stage_history", deque(maxlen=_HISTORY_S))
+    """Add a look to the last minute's medians; gives them by stage, oldest first."""
+    samples: deque[dict[str, float]] = st.session_state.setdefault(
+        "stage_history", deque(maxlen=round(_HISTORY_S / LOOK_EVERY_S))
+    )
     samples.append({_STAGE_NAMES.get(name, name): ms for name, ms in zip(names, medians_ms, strict=True)})
     stages = dict.fromkeys(stage for sample in samples for stage in sample)
     return {stage: [sample.get(stage, 0.0) for sample in samples] for stage in stages}
