@@ -79,6 +79,14 @@ def plain(driver: Picture, maps: Picture, targets: list[Picture]) -> tuple[Pictu
     return face, [np.dstack([target[inner, inner], maps[inner, inner]]) for target in targets]
 
 
+def resized(image: Picture, side: int) -> Picture:
+    """Average a picture down to another side: uint8 [S, S, C] -> [side, side, C], of any number of channels."""
+    if image.shape[0] == side:
+        return image
+    parts = (image[..., :3], image[..., 3:]) if image.shape[2] > 4 else (image,)  # as many channels as cv2 takes
+    return np.dstack([cv2.resize(part, (side, side), interpolation=cv2.INTER_AREA) for part in parts])
+
+
 def _similarity(rng: Generator, how: Augmentation) -> NDArray[np.float64]:
     middle = CANVAS_PX / 2
     scale = rng.uniform(how.shrink, how.grow)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from training.augment import resized
 from training.pairs import COMMON, CROP_PX, MARGIN_PX, PairedFaceset, PairsError
 from understudy.consent import check, read_record
 from understudy.consent_faces import check_faceset
@@ -109,7 +110,7 @@ def best_stills(faceset: Faceset, count: int) -> list[Still]:
         nearest = np.minimum(nearest, np.linalg.norm(shapes - shapes[chosen[-1]], axis=1))
         chosen.append(int(nearest.argmax()))
     scale = np.float32(CROP_PX / faceset.info.size)
-    return [Still(_sized(faceset.crop(sharp[i]), CROP_PX), sharp[i].mesh * scale) for i in chosen]
+    return [Still(resized(faceset.crop(sharp[i]), CROP_PX), sharp[i].mesh * scale) for i in chosen]
 
 
 def unpaired(pairs: PairedFaceset, name: str) -> list[tuple[Picture, Picture]]:
@@ -155,16 +156,16 @@ class ClassicBatches:
     def _stack(self, made: dict[str, list[tuple[Picture, Picture]]]) -> Any:
         size = self.config.size
         faces = {
-            name: np.stack([_sized(face, size.input_px) for face, _ in rows]).astype(np.float32) / 255
+            name: np.stack([resized(face, size.input_px) for face, _ in rows]).astype(np.float32) / 255
             for name, rows in made.items()
         }
-        return faces, {n: np.stack([_sized(wanted, size.output_px) for _, wanted in rows]) for n, rows in made.items()}
+        return faces, {n: np.stack([resized(wanted, size.output_px) for _, wanted in rows]) for n, rows in made.items()}
 
 
 def _face(faceset: Faceset, entry: Any) -> tuple[Picture, Picture]:
     """Give a face, uint8 [CROP_PX, CROP_PX, 3], and its maps, uint8 [CROP_PX, CROP_PX, 2]: mask, detail."""
     mesh = entry.mesh * np.float32(CROP_PX / faceset.info.size)
-    return _sized(faceset.crop(entry), CROP_PX), np.dstack([face_mask(mesh, CROP_PX), detail_map(mesh, CROP_PX)])
+    return resized(faceset.crop(entry), CROP_PX), np.dstack([face_mask(mesh, CROP_PX), detail_map(mesh, CROP_PX)])
 
 
 def _warped(rng: Generator, face: Picture, maps: Picture) -> tuple[Picture, Picture]:
@@ -197,9 +198,3 @@ def random_warp(rng: Generator, image: Picture, sigma: float = 5 / 160) -> Pictu
     grid = np.stack(np.meshgrid(regular, regular), axis=-1) + rng.normal(0, sigma * side, (5, 5, 2)).astype(np.float32)
     dense = cv2.remap(grid.astype(np.float32), where_x, where_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return cv2.remap(image, dense, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)  # type: ignore
-
-
-def _sized(image: Picture, side: int) -> Picture:
-    if image.shape[0] == side:
-        return image
-    return cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)  # type: ignore[return-value]

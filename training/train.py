@@ -29,7 +29,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 from keras import ops
 
-from training.augment import augment, plain
+from training.augment import augment, plain, resized
 from training.checkpoint import CheckpointError, assign, load_checkpoint, save_checkpoint
 from training.classic import ClassicBatches, Facesets
 from training.config import ConfigError, TrainingConfig, load_config
@@ -98,19 +98,12 @@ class PairedBatches:
 
     def _stack(self, made: list[Made], personas: list[str]) -> tuple[NDArray[np.float32], dict[str, NDArray[np.uint8]]]:
         size = self.config.size
-        faces = np.stack([_resized(face, size.input_px) for face, _ in made]).astype(np.float32) / 255
+        faces = np.stack([resized(face, size.input_px) for face, _ in made]).astype(np.float32) / 255
         targets = {
-            name: np.stack([_resized(wanted[i], size.output_px) for _, wanted in made])
+            name: np.stack([resized(wanted[i], size.output_px) for _, wanted in made])
             for i, name in enumerate(personas)
         }
         return faces, targets
-
-
-def _resized(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    if image.shape[0] == side:
-        return image
-    parts = (image[..., :3], image[..., 3:]) if image.shape[2] > 4 else (image,)  # as many channels as cv2 takes
-    return np.dstack([cv2.resize(part, (side, side), interpolation=cv2.INTER_AREA) for part in parts])
 
 
 def fed(batches: PairedBatches, first: int, last: int) -> Iterator[Batch]:

@@ -105,3 +105,18 @@ def test_a_camera_that_is_unplugged_in_mid_stream_gets_a_remedy(
     live.wait_for_state("Swapped")
     live.ask("() => stream.getTracks().forEach((track) => track.stop())")
     live.page.get_by_text("The camera has gone silent. If it was unplugged, plug it in").wait_for()
+
+
+def test_browser_that_gives_no_stream_of_frames_is_served_too(
+    serve: Callable[..., RunningApp],
+    open_browser: Callable[..., BrowserContext],
+    tiny_bundle: Path,
+    astronaut_clip: Path,
+) -> None:
+    app = serve(UNDERSTUDY_BUNDLE=str(tiny_bundle), UNDERSTUDY_RELAY="websocket")
+    without = "delete window.MediaStreamTrackProcessor"  # as in Firefox
+    live = LivePage(open_browser(astronaut_clip), app.address, is_webrtc=False, script=without)
+    live.start()
+    live.wait_for_state("Swapped")
+    numbers = [seen.number for seen in live.watch(2)]
+    assert len(set(numbers)) > 10

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.real_faces import astronaut, astronaut_face
-from training.augment import Augmentation, augment, camera_faults, occlude, plain
+from training.augment import Augmentation, augment, camera_faults, occlude, plain, resized
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.pairs import CANVAS_PX, CROP_PX, PairedFaceset, PairsError
 from understudy.align import align
@@ -149,3 +149,12 @@ def test_pairs_aligned_in_another_way_are_refused(tmp_path):
 def test_folder_without_pairs_says_how_to_make_them(tmp_path):
     with pytest.raises(PairsError, match=r"training\.reenact"):
         PairedFaceset(tmp_path / "none")
+
+
+@pytest.mark.parametrize("side", [224, 128, 256])
+def test_pictures_of_five_channels_are_averaged_down_to_any_side(side):
+    image = np.zeros((256, 256, 5), np.uint8)
+    image[..., 4], image[:128, :, 1] = 90, 200
+    small = resized(image, side)
+    assert small.shape == (side, side, 5)
+    assert (small[..., 4] == 90).all() and small[: side // 2 - 1, :, 1].min() == 200 and not small[..., 0].any()
