@@ -1,14 +1,14 @@
 """Table 1, networks: ours against the known architectures, one face a call.
 
 Ours runs as the product runs it: uint8 in, uint8 out, ONNX Runtime. The others run as their users run them, under
-Keras' predict(), and in ONNX Runtime, float32 and int8 by the same exporter as ours, on float input that is ready. So
-every ratio leans their way.
+Keras' predict(), and in every runtime that is installed, float32 and int8 by the same exporters as ours, on float input
+that is ready. So every ratio leans their way.
 """
 
 import hashlib
 import multiprocessing
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -20,14 +20,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.moving_face import frames
+from benchmarks.runtimes import Call, Graphs, chain, installed, write_litert
 from benchmarks.timing import Figures, Plan, Times, in_turn, ratio, rows, spreads
 from understudy.bundle import Bundle
 
-Call = Callable[[], object]
-Graphs = tuple[str, ...]
 ROOT = Path(__file__).resolve().parent.parent
 SHIPPED = "shipped_"
 THREADS = (1, 2)
+KINDS = ("float32", "int8")
+_CODE_OF_GRAPHS = ("benchmarks/zoo.py", "benchmarks/runtimes.py", "understudy/network.py", "training/export.py")
+# A part of a network: name, model, and what gives it typical inputs.
+Part = tuple[str, Any, Callable[[], NDArray[np.float32]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +39,11 @@ class Network:
 
     Attributes:
         model: for Keras' predict().
-        float32: one graph, or encoder and decoder.
-        int8: as float32.
+        graphs: by runtime and kind: one graph, or encoder and decoder.
     """
 
     model: Any
-    float32: Graphs
-    int8: Graphs
+    graphs: Mapping[tuple[str, str], Graphs]
 
     @property
     def side(self) -> int:
@@ -50,12 +51,13 @@ class Network:
         return int(self.model.inputs[0].shape[1])
 
     def calls(self, *, is_quick: bool) -> dict[str, Call]:
-        """Give what to time: one face, every runtime; in short, without the slowest, float32 on one thread."""
+        """Give what to time: one face, every runtime; in short, ONNX Runtime, without float32 on one thread."""
         face = faces(self.side, 1).astype(np.float32) / 255
         calls: dict[str, Call] = {"keras_predict": lambda: self.model.predict(face, verbose=0)}
-        for kind, graphs in (("float32", self.float32), ("int8", self.int8)):
-            for threads in THREADS[is_quick and kind == "float32" :]:
-                calls[f"ort_{kind}_{threads}_threads"] = chain(graphs, threads, face)
+        for (runtime, kind), graphs in self.graphs.items():
+            if not is_quick or runtime == "ort":
+                for threads in THREADS[is_quick and kind == "float32" :]:
+                    calls[f"{runtime}_{kind}_{threads}_threads"] = chain(graphs, threads, face, runtime)
         return calls
 
 
@@ -77,9 +79,9 @@ def table(plan: Plan) -> Figures:
         size = {"params_m": network.model.count_params() / 1e6, "gmac": zoo.macs(network.model) / 1e9}
         figures |= rows(name, spreads(own) | size)
         ratios |= _ratios(name, times[name])
-        graphs[name] = network.side, network.int8
+        graphs[name] = network.side, network.graphs["ort", "int8"]
     if "classic64" in times:
-        ratios["ours224_to_classic64_same_runtime_fps"] = _same_runtime(times)
+        ratios |= _to_the_classic(times)
     everywhere: Times = {way: [ms for part in times.values() for ms in part[way]] for way in shipped}
     figures |= rows("ours", spreads({way.removeprefix(SHIPPED): values for way, values in everywhere.items()}))
     figures |= rows("ratio", ratios)
@@ -90,33 +92,6 @@ def faces(side: int, count: int) -> NDArray[np.uint8]:
     """Give faces: uint8 [N, side, side, 3], BGR."""
     crops = [picture[40:320, 180:460] for picture in frames(None, 640, 360, count)]
     return np.stack([cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA) for crop in crops])
-
-
-def session(path: str, threads: int) -> Any:
-    """Load a graph into ONNX Runtime.
-
-    Waiting threads do not spin, as in the product: they would spin into the next contestant's turn.
-    """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = threads, 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-
-def chain(graphs: Graphs, threads: int, value: NDArray[np.float32]) -> Call:
-    """Make a call that runs graphs, each on the answer of the one before."""
-    sessions = [session(path, threads) for path in graphs]
-    names = [each.get_inputs()[0].name for each in sessions]
-
-    def run() -> NDArray[np.float32]:
-        answer = value
-        for each, name in zip(sessions, names, strict=True):
-            answer = each.run(None, {name: answer})[0]
-        return answer
-
-    return run
 
 
 def memory_mib(graphs: Mapping[str, tuple[int, Graphs]]) -> Figures:
@@ -172,28 +147,38 @@ def _ours(name: str, size: Any, cache: Path) -> Network:
     def latents() -> NDArray[np.float32]:
         return np.asarray(encoder.predict(inputs, verbose=0))
 
-    parts = [(f"{name}-encoder", encoder, lambda: inputs), (f"{name}-decoder", decoder, latents)]
-    return Network(whole, *(tuple(_graph(*part, cache, is_int8=k) for part in parts) for k in (False, True)))
+    return _network(whole, [(f"{name}-encoder", encoder, lambda: inputs), (f"{name}-decoder", decoder, latents)], cache)
 
 
 def _known(name: str, build: Callable[[], Any], cache: Path) -> Network:
     model = build()
     side = int(model.inputs[0].shape[1])
     inputs = faces(side, 4).astype(np.float32) / 255
-    return Network(model, *((_graph(name, model, lambda: inputs, cache, is_int8=k),) for k in (False, True)))
+    return _network(model, [(name, model, lambda: inputs)], cache)
 
 
-def _graph(name: str, model: Any, inputs: Callable[[], NDArray[np.float32]], cache: Path, *, is_int8: bool) -> str:
-    """Give the path of a model's graph, written now where the cache has none of this code."""
-    code = b"".join((ROOT / path).read_bytes() for path in ("benchmarks/zoo.py", "understudy/network.py"))
+def _network(whole: Any, parts: Sequence[Part], cache: Path) -> Network:
+    """Give a network that runs as these parts, one after the other."""
+    graphs: dict[tuple[str, str], Graphs] = {}
+    for runtime in installed():
+        suffix = "tflite" if runtime == "litert" else "onnx"
+        for kind in KINDS:
+            graphs[runtime, kind] = tuple(_graph(part, cache, kind, suffix) for part in parts)
+    return Network(whole, graphs)
+
+
+def _graph(part: Part, cache: Path, kind: str, suffix: str) -> str:
+    """Give the path of a part's graph, written now where the cache has none of this code."""
+    name, model, inputs = part
+    code = b"".join((ROOT / path).read_bytes() for path in _CODE_OF_GRAPHS)
     sizes = "-".join(str(side) for side in model.outputs[0].shape[1:])
-    kind = "int8" if is_int8 else "float32"
-    path = cache / f"{name}-{sizes}-{kind}-{hashlib.sha256(code).hexdigest()[:8]}.onnx"
+    path = cache / f"{name}-{sizes}-{kind}-{hashlib.sha256(code).hexdigest()[:8]}.{suffix}"
     if not path.is_file():
         from training.export import write_graph
 
         half = path.with_suffix(f".{os.getpid()}.half")
-        write_graph(model, half, inputs() if is_int8 else None)
+        write = write_litert if suffix == "tflite" else write_graph
+        write(model, half, inputs() if kind == "int8" else None)
         half.rename(path)
     return str(path)
 
@@ -204,19 +189,32 @@ def _graph(name: str, model: Any, inputs: Callable[[], NDArray[np.float32]], cac
 def _ratios(name: str, times: Times) -> Figures:
     """How many times as many faces a second ours gives as another network, both on two threads."""
     ours = times[f"{SHIPPED}2_threads"]
-    best = min((way for way in times if way.startswith("ort_")), key=lambda way: float(np.median(times[way])))
-    one = min((way for way in times if way.endswith("_1_threads") and "ort" in way), key=lambda w: np.median(times[w]))
+    one = {way: values for way, values in times.items() if way.endswith("_1_threads")}
     return {
         f"ours_to_{name}_keras_fps": ratio(times["keras_predict"], ours),
-        f"ours_to_{name}_best_fps": ratio(times[best], ours),
-        f"ours_to_{name}_best_1_thread_fps": ratio(times[one], times[f"{SHIPPED}1_threads"]),
+        f"ours_to_{name}_best_fps": ratio(times[_best(times)], ours),
+        f"ours_to_{name}_best_1_thread_fps": ratio(times[_best(one)], times[f"{SHIPPED}1_threads"]),
     }
 
 
-def _same_runtime(times: Mapping[str, Times]) -> float:
-    """Ours at 224 px to the classic at 64 px, both int8 on two threads, each measured against ours as shipped."""
-    relative = {
-        name: ratio(times[name]["ort_int8_2_threads"], times[name][f"{SHIPPED}2_threads"])
-        for name in ("classic64", "ours224")
+def _best(times: Times) -> str:
+    """Give the quickest runtime."""
+    runtimes = (way for way in times if not way.startswith((SHIPPED, "keras")))
+    return min(runtimes, key=lambda way: float(np.median(times[way])))
+
+
+def _to_the_classic(times: Mapping[str, Times]) -> Figures:
+    """How many times as many faces a second ours of 128 and 224 px gives as the classic of 64 px, on two threads."""
+    classic, same = times["classic64"], "ort_int8_2_threads"
+
+    def ours_fps(name: str, ours_way: str, way: str) -> float:
+        """Both were measured in turn with ours as shipped, in rounds of their own."""
+        shipped = f"{SHIPPED}2_threads"
+        relative = ratio(classic[way], classic[shipped]) / ratio(times[name][ours_way], times[name][shipped])
+        return float(f"{relative:.4g}")
+
+    return {
+        "ours128_to_classic64_keras_fps": ours_fps("ours128", _best(times["ours128"]), "keras_predict"),
+        "ours128_to_classic64_best_fps": ours_fps("ours128", _best(times["ours128"]), _best(classic)),
+        "ours224_to_classic64_same_runtime_fps": ours_fps("ours224", same, same),
     }
-    return round(relative["classic64"] / relative["ours224"], 3)

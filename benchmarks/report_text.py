@@ -6,16 +6,21 @@ from typing import Any
 
 from benchmarks.plot import rows_of
 
+_RUNTIMES = {"ort": "ONNX Runtime", "openvino": "OpenVINO", "litert": "LiteRT"}
+# Tables of many figures and few rows stand with a figure a line.
+_TURNED = ("networks",)
 # By table: title, and which figures make its columns, with what stands above them.
 TABLES: dict[str, tuple[str, dict[str, str]]] = {
     "networks": (
-        "Networks, one face, ms (median)",
+        "Networks, one face, ms (median), on 1 or 2 threads",
         {
             "keras_predict_p50_ms": "Keras predict()",
-            "ort_float32_1_threads_p50_ms": "float32, 1 thread",
-            "ort_float32_2_threads_p50_ms": "float32, 2",
-            "ort_int8_1_threads_p50_ms": "int8, 1",
-            "ort_int8_2_threads_p50_ms": "int8, 2",
+            **{
+                f"{runtime}_{kind}_{threads}_threads_p50_ms": f"{title}, {kind}, {threads}"
+                for runtime, title in _RUNTIMES.items()
+                for kind in ("float32", "int8")
+                for threads in (1, 2)
+            },
             "1_threads_p50_ms": "as shipped, 1",
             "2_threads_p50_ms": "as shipped, 2",
             "params_m": "M parameters",
@@ -71,7 +76,7 @@ def as_markdown(report: Mapping[str, Any]) -> str:
         if not rows:
             continue
         parts.append(f"### {title}\n")
-        parts += _table(rows, columns)
+        parts += _table(rows, columns, is_turned=table in _TURNED)
         left = {name: row for name, row in rows.items() if not any(column in row for column in columns)}
         parts += _list(left)
     made_on, load = report["machine"], report["machine"]["load_average"][0]
@@ -82,18 +87,20 @@ def as_markdown(report: Mapping[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def _table(rows: Mapping[str, Mapping[str, float]], columns: Mapping[str, str]) -> list[str]:
+def _table(
+    rows: Mapping[str, Mapping[str, float]], columns: Mapping[str, str], *, is_turned: bool = False
+) -> list[str]:
     """Give the rows that have some of the columns; columns that no row has are left out."""
     held = [column for column in columns if any(column in row for row in rows.values())]
     shown = {name: row for name, row in rows.items() if any(column in row for column in held)}
     if not shown:
         return []
-    head = ["| | " + " | ".join(columns[column] for column in held) + " |", "|---|" + "--:|" * len(held)]
-    body = [
-        f"| {name} | " + " | ".join(f"{row[column]:.4g}" if column in row else "" for column in held) + " |"
-        for name, row in shown.items()
-    ]
-    return [*head, *body, ""]
+    cells = [["", *(columns[column] for column in held)]]
+    for name, row in shown.items():
+        cells.append([name, *(f"{row[column]:.4g}" if column in row else "" for column in held)])
+    head, *body = zip(*cells, strict=True) if is_turned else cells
+    lines = [" | ".join(cell or " " for cell in line) for line in (head, *body)]
+    return [f"| {lines[0]} |", "|---|" + "--:|" * (len(head) - 1), *(f"| {line} |" for line in lines[1:]), ""]
 
 
 def _list(rows: Mapping[str, Mapping[str, float]]) -> list[str]:

@@ -1,6 +1,7 @@
 """The Live page under AppTest with a camera: a viewer whose frames a test sends itself."""
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 from streamlit.testing.v1 import AppTest
@@ -34,10 +35,15 @@ def seated() -> Viewer:
 
 
 class HandCamera:
-    """A camera whose frames a test hands in (a `ui.stream.Stream`)."""
+    """A camera whose frames a test hands in (a `ui.stream.Stream`).
+
+    Attributes:
+        dropped: what it tells of frames that it left out itself.
+    """
 
     def __init__(self, viewer: Viewer) -> None:
         self.is_ended = False
+        self.dropped = 0
         self._viewer = viewer
         self._received = 0
         self._last_s = time.monotonic()
@@ -45,9 +51,13 @@ class HandCamera:
 
     def send(self, image: Image) -> Image:
         """Send a frame; gives what is shown for it: uint8 [H, W, 3], BGR."""
+        return self.begin(image)()
+
+    def begin(self, image: Image) -> Callable[[], Image]:
+        """Send a frame without waiting; gives what waits for its answer."""
         self._received += 1
         self._last_s = time.monotonic()
-        return self._viewer.begin(np.array(image), self._last_s)()
+        return self._viewer.begin(np.array(image), self._last_s)
 
     def send_until(self, state: ShownState, image: Image) -> Image:
         """Send a frame, again and again, until what is shown is of that kind; gives it."""
@@ -62,7 +72,7 @@ class HandCamera:
 
     def counts(self) -> StreamCounts:
         """Count what went through."""
-        return StreamCounts(self._received, self._received, 0, 0, "", time.monotonic() - self._last_s)
+        return StreamCounts(self._received, self._received, self.dropped, 0, "", time.monotonic() - self._last_s)
 
     def close(self) -> None:
         """End it."""

@@ -1,5 +1,8 @@
 """The rebuilt networks have the sizes that their sources publish."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 from understudy.network import NetworkSize
@@ -39,3 +42,21 @@ def test_multiplications_are_counted_through_nested_models() -> None:
     encoder, decoder, whole = zoo.ours(NetworkSize(32, 32, 8, 8))
     assert zoo.macs(whole) == zoo.macs(encoder) + zoo.macs(decoder) > 0
     assert whole.output_shape == (None, 32, 32, 4)
+
+
+def test_every_runtime_gives_keras_answer(tmp_path: Path) -> None:
+    from benchmarks import networks, zoo
+
+    pictures = networks.faces(32, 8).astype(np.float32) / 255
+    _, _, whole = zoo.ours(NetworkSize(32, 32, 8, 8))
+    network = networks._network(whole, [("tiny", whole, lambda: pictures)], tmp_path)
+    expected = whole.predict(pictures[:1], verbose=0)
+    calls = network.calls(is_quick=False)
+    assert set(calls) == {"keras_predict"} | {
+        f"{runtime}_{kind}_{threads}_threads"
+        for runtime in ("ort", "openvino", "litert")
+        for kind in ("float32", "int8")
+        for threads in (1, 2)
+    }
+    for name, call in calls.items():
+        assert np.abs(np.asarray(call()) - expected).mean() < (0.03 if "int8" in name else 1e-3), name

@@ -34,6 +34,18 @@ def test_stage_times_are_a_chart_and_a_table_for_those_who_open_them(page: AppTe
     assert [caption for chart in page.image for caption in chart.captions if "Median by stage" in caption]
 
 
+def test_frames_that_made_way_for_newer_ones_are_counted_on_the_page(page: AppTest) -> None:
+    camera = HandCamera(seated())
+    camera.send_until(ShownState.SWAPPED, astronaut())
+    for answer in [camera.begin(astronaut()) for _ in range(12)]:
+        answer()
+    displaced = seated().pipeline.stats().drops
+    assert displaced > 0
+    camera.dropped = 2
+    page.run()
+    assert any(f"**{displaced + 2}** dropped for newer ones" in part.value for part in page.markdown)
+
+
 def test_a_rerun_beside_a_running_stream_does_little(page: AppTest) -> None:
     camera = HandCamera(seated())
     camera.send_until(ShownState.SWAPPED, astronaut())
