@@ -4,6 +4,7 @@ ONNX Runtime and OpenVINO take the same ONNX graphs (float32, or int8 as QDQ pai
 converted here. A network may be several graphs, each of which gets the answer of the one before.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -59,12 +60,15 @@ def write_litert(model: Any, path: Path, calibration: Floats | None) -> None:
     shape = tf.TensorSpec((1, *model.inputs[0].shape[1:]), tf.float32)
     function = tf.function(lambda x: model(x, training=False)).get_concrete_function(shape)
     # Variables must be constants first: the converter's calibration fails on reading them.
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([convert_variables_to_constants_v2(function)])
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([convert_variables_to_constants_v2(function)], model)
     if calibration is not None:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = lambda: ([row[None]] for row in calibration)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    path.write_bytes(converter.convert())
+    with warnings.catch_warnings():
+        # Wanted are ranges of quantised inputs; ours stay float32.
+        warnings.filterwarnings("ignore", "Statistics for quantized inputs")
+        path.write_bytes(converter.convert())
 
 
 # ---- loaders: a graph as a function of one array -----------------------------------------------------------------
