@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,15 +70,15 @@ def table(plan: Plan) -> Figures:
     figures, ratios = Figures(), Figures()
     graphs: dict[str, tuple[int, Graphs]] = {}
     times: dict[str, Times] = {}
-    for name, build in _builders(bundle, plan).items():
-        network = build()
-        calls = network.calls(is_quick=plan.is_quick) | shipped
+    for name in _names(plan):
+        built = network(name, plan.cache)
+        calls = built.calls(is_quick=plan.is_quick) | shipped
         times[name] = in_turn(calls, plan.pick(4, 40), budget_s=plan.pick(2, 40))
         own = {way: values for way, values in times[name].items() if not way.startswith(SHIPPED)}
-        size = {"params_m": network.model.count_params() / 1e6, "gmac": zoo.macs(network.model) / 1e9}
+        size = {"params_m": built.model.count_params() / 1e6, "gmac": zoo.macs(built.model) / 1e9}
         figures |= rows(name, spreads(own) | size)
         ratios |= _ratios(name, times[name])
-        graphs[name] = network.side, network.graphs["ort", "int8"]
+        graphs[name] = built.side, built.graphs["ort", "int8"]
     if "classic64" in times:
         ratios |= _to_the_classic(times)
     everywhere: Times = {way: [ms for part in times.values() for ms in part[way]] for way in shipped}
@@ -128,59 +127,68 @@ def _shipped(bundle: Bundle) -> dict[str, Call]:
     return {f"{SHIPPED}{n}_threads": lambda model=model: model.predict(crop) for n, model in models.items()}
 
 
-def _builders(bundle: Bundle, plan: Plan) -> dict[str, Callable[[], Network]]:
+def _names(plan: Plan) -> list[str]:
+    """Give whom to build: ours, and the known ones that were asked for."""
+    from benchmarks import zoo
+
+    return ["ours224", "ours128", *(name for name in zoo.KNOWN if not plan.known or name in plan.known)]
+
+
+def build(name: str) -> tuple[Any, list[Part]]:
+    """Build a network with weights that are always the same.
+
+    Returns:
+        The model, and the parts that run one after the other.
+    """
+    import keras
+
     from benchmarks import zoo
     from understudy.network import FAST, NetworkSize
 
+    keras.utils.set_random_seed(1)
     sizes = {"ours224": NetworkSize(), "ours128": FAST}
-    ours = {name: partial(_ours, name, size, plan.cache) for name, size in sizes.items()}
-    known = {name: build for name, build in zoo.KNOWN.items() if not plan.known or name in plan.known}
-    return ours | {name: partial(_known, name, build, plan.cache) for name, build in known.items()}
-
-
-def _ours(name: str, size: Any, cache: Path) -> Network:
-    from benchmarks import zoo
-
-    encoder, decoder, whole = zoo.ours(size)
-    inputs = faces(size.input_px, 4).astype(np.float32) / 255
+    if name not in sizes:
+        whole = zoo.KNOWN[name]()
+        inputs = faces(int(whole.inputs[0].shape[1]), 4).astype(np.float32) / 255
+        return whole, [(name, whole, lambda: inputs)]
+    encoder, decoder, whole = zoo.ours(sizes[name])
+    inputs = faces(sizes[name].input_px, 4).astype(np.float32) / 255
 
     def latents() -> NDArray[np.float32]:
         return np.asarray(encoder.predict(inputs, verbose=0))
 
-    return _network(whole, [(f"{name}-encoder", encoder, lambda: inputs), (f"{name}-decoder", decoder, latents)], cache)
+    return whole, [(f"{name}-encoder", encoder, lambda: inputs), (f"{name}-decoder", decoder, latents)]
 
 
-def _known(name: str, build: Callable[[], Any], cache: Path) -> Network:
-    model = build()
-    side = int(model.inputs[0].shape[1])
-    inputs = faces(side, 4).astype(np.float32) / 255
-    return _network(model, [(name, model, lambda: inputs)], cache)
-
-
-def _network(whole: Any, parts: Sequence[Part], cache: Path) -> Network:
-    """Give a network that runs as these parts, one after the other."""
+def network(name: str, cache: Path) -> Network:
+    """Give a network and its graphs, written now where the cache has none of this code."""
+    code = hashlib.sha256(b"".join((ROOT / path).read_bytes() for path in _CODE_OF_GRAPHS)).hexdigest()[:8]
+    whole, parts = build(name)
+    sizes = ["-".join(str(side) for side in model.outputs[0].shape[1:]) for _, model, _ in parts]
     graphs: dict[tuple[str, str], Graphs] = {}
     for runtime in installed():
         suffix = "tflite" if runtime == "litert" else "onnx"
         for kind in KINDS:
-            graphs[runtime, kind] = tuple(_graph(part, cache, kind, suffix) for part in parts)
+            paths = [
+                cache / f"{part}-{size}-{kind}-{code}.{suffix}" for (part, _, _), size in zip(parts, sizes, strict=True)
+            ]
+            if not all(path.is_file() for path in paths):
+                # In a process of its own: for large networks converters take 10 GB, and keep them.
+                with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                    pool.submit(_write, name, kind, paths).result()
+            graphs[runtime, kind] = tuple(str(path) for path in paths)
     return Network(whole, graphs)
 
 
-def _graph(part: Part, cache: Path, kind: str, suffix: str) -> str:
-    """Give the path of a part's graph, written now where the cache has none of this code."""
-    name, model, inputs = part
-    code = b"".join((ROOT / path).read_bytes() for path in _CODE_OF_GRAPHS)
-    sizes = "-".join(str(side) for side in model.outputs[0].shape[1:])
-    path = cache / f"{name}-{sizes}-{kind}-{hashlib.sha256(code).hexdigest()[:8]}.{suffix}"
-    if not path.is_file():
-        from training.export import write_graph
+def _write(name: str, kind: str, paths: Sequence[Path]) -> None:
+    """Write a network's parts into files of one kind."""
+    from training.export import write_graph
 
+    for path, (_, model, inputs) in zip(paths, build(name)[1], strict=True):
         half = path.with_suffix(f".{os.getpid()}.half")
-        write = write_litert if suffix == "tflite" else write_graph
+        write = write_litert if path.suffix == ".tflite" else write_graph
         write(model, half, inputs() if kind == "int8" else None)
         half.rename(path)
-    return str(path)
 
 
 # ---- ratios ----------------------------------------------------------------------------------------------------

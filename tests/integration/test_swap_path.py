@@ -17,7 +17,7 @@ from liveframe.model import BatchSpec, FrameModel, FrameSession, SplitSession
 from tests.real_faces import astronaut, astronaut_face
 from tests.tiny_bundle import PERSONAS, build_tiny_bundle, persona_colour
 from understudy.align import align
-from understudy.bundle import Bundle
+from understudy.bundle import Bundle, default_bundle
 from understudy.face import AlignedFace
 from understudy.reenact import Still
 from understudy.role import InstantPersona, Player
@@ -403,7 +403,11 @@ def test_odd_frames_are_answered_in_their_size(session: SwapSession, height: int
         assert not np.shares_memory(result.image, image)
 
 
-def test_steady_state_allocates_one_frame_the_result(session: SwapSession) -> None:
+@pytest.mark.parametrize("is_shipped", [False, True], ids=["flat colours", "shipped, with detail"])
+def test_steady_state_allocates_one_frame_the_result(swapper: FaceSwapper, is_shipped: bool) -> None:
+    model = FaceSwapper(Bundle.load(default_bundle()), SwapSettings("clara")) if is_shipped else swapper
+    model.warm_up()
+    session = model.open_session()
     image = cv2.resize(picture(160), (1920, 1440), interpolation=cv2.INTER_LINEAR)
     for index in range(3):
         session.process(frame(index, image))
@@ -411,5 +415,6 @@ def test_steady_state_allocates_one_frame_the_result(session: SwapSession) -> No
     result = session.process(frame(3, image))
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
+    session.close()
     assert result.is_complete
     assert image.nbytes <= peak_bytes < 1.25 * image.nbytes
