@@ -39,6 +39,7 @@ def compare(
     every: int = 10,
     frames: int = 0,
     looks: int = 3,
+    is_fast: bool = False,
 ) -> dict[str, Any]:
     """Train both recipes and measure both.
 
@@ -51,6 +52,7 @@ def compare(
         every: look closely at every n-th frame.
         frames: frames to take of each clip; 0 takes all.
         looks: how often each is measured, evenly over its minutes; the last time is at the end.
+        is_fast: train the 128 px network of `--size fast`: more than twice the steps in the same minutes.
 
     Returns:
         The machine, figures by recipe (means over the clips), and `classic_to_paired` ratios of errors.
@@ -62,14 +64,16 @@ def compare(
     for recipe in RECIPES:
         means: dict[str, float | None] = {}
         gate: float | None = None
-        iterations = _iterations(recipe, pairs, persona, minutes, out)
-        for look, bundle in _trained(recipe, pairs, persona, iterations, out, looks):
+        config = _config(recipe, pairs, persona, out, is_fast)
+        iterations = _iterations(config, minutes)
+        for look, bundle in _trained(replace(config, iterations=iterations, warm_up=min(200, iterations // 10)), looks):
             reports = _measured(evaluator, bundle, persona)
             means = {key: _mean(reports, key) for key in _FIGURES}
             if gate is None and holds_gate(means):
                 gate = round(minutes * look / looks, 2)
         figures[recipe] = {"iterations": iterations, "minutes_to_gate": gate, **means}
-    return {"machine": machine(), "minutes": minutes, **figures, "classic_to_paired": _ratios(figures)}
+    size = f"{config.size.input_px} px"
+    return {"machine": machine(), "minutes": minutes, "size": size, **figures, "classic_to_paired": _ratios(figures)}
 
 
 def _measured(evaluator: Any, bundle: Any, persona: str) -> list[dict[str, Any]]:
@@ -110,36 +114,34 @@ def _ratios(figures: dict[str, Any]) -> dict[str, float | None]:
     return {key: None if None in pair else round(pair[0] / pair[1], 3) for key, pair in errors.items()}
 
 
-def _iterations(recipe: str, pairs: Path, persona: str, minutes: float, out: Path) -> int:
+def _iterations(config: Any, minutes: float) -> int:
     """Give how many steps the minutes hold; measured once, then kept."""
-    plan = out / recipe / "iterations.json"
+    plan = Path(config.out) / "iterations.json"
     if not plan.is_file():
         plan.parent.mkdir(parents=True, exist_ok=True)
-        plan.write_text(json.dumps(round(minutes * 60 / _step_seconds(_config(recipe, pairs, persona, out, 1)))))
+        plan.write_text(json.dumps(round(minutes * 60 / _step_seconds(config))))
     return max(1, json.loads(plan.read_text()))
 
 
-def _trained(
-    recipe: str, pairs: Path, persona: str, iterations: int, out: Path, looks: int
-) -> Iterator[tuple[int, Any]]:
+def _trained(config: Any, looks: int) -> Iterator[tuple[int, Any]]:
     """Train a recipe, or go on; give every look that is still to come, and the bundle as it is then."""
     from training.export import export_bundle
     from training.train import Training
     from understudy.bundle import Bundle
     from understudy.trust_store import TrustStore, trust_folder
 
-    folder, trust = out / recipe, trust_folder(os.environ)
-    training = Training(_config(recipe, pairs, persona, out, iterations), trust)
+    trust = trust_folder(os.environ)
+    training = Training(config, trust)
     for look in range(1, looks + 1):
-        if training.step > iterations * look // looks:
+        if training.step > config.iterations * look // looks:
             continue
-        training.run(iterations * look // looks)
-        yield look, Bundle.load(export_bundle(training, folder / "bundle", TrustStore(trust)))
+        training.run(config.iterations * look // looks)
+        yield look, Bundle.load(export_bundle(training, Path(config.out) / "bundle", TrustStore(trust)))
 
 
-def _config(recipe: str, pairs: Path, persona: str, out: Path, iterations: int) -> Any:
+def _config(recipe: str, pairs: Path, persona: str, out: Path, is_fast: bool) -> Any:
     from training.config import TrainingConfig
-    from understudy.network import NetworkSize
+    from understudy.network import FAST, NetworkSize
 
     return TrainingConfig(
         name=f"recipe-{recipe}",
@@ -148,10 +150,9 @@ def _config(recipe: str, pairs: Path, persona: str, out: Path, iterations: int) 
         personas=[persona],
         common=recipe == "classic",
         out=str(out / recipe),
-        iterations=iterations,
-        warm_up=min(200, iterations // 10),
+        iterations=1,
         tracking="",
-        size=NetworkSize(bottleneck=256),
+        size=replace(FAST if is_fast else NetworkSize(), bottleneck=256),
     )
 
 
@@ -180,6 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--every", type=int, default=10, metavar="N", help="look closely at every n-th frame")
     parser.add_argument("--frames", type=int, default=0, metavar="N", help="take the first n frames of each clip")
     parser.add_argument("--looks", type=int, default=3, metavar="N", help="measure so often on the way (%(default)s)")
+    parser.add_argument("--size", choices=("default", "fast"), default="default", help="as of training.train")
     options = parser.parse_args(arguments)
     found = compare(
         options.pairs,
@@ -190,6 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.every,
         options.frames,
         options.looks,
+        options.size == "fast",
     )
     print(json.dumps(found))
     return 0

@@ -187,7 +187,8 @@ def _recipe_lines(recipes: dict[str, Any] | None) -> Iterator[str]:
     if not recipes:
         return
     yield "## Paired against classic recipe\n"
-    yield f"The same network (dense bottleneck), the same pictures, {recipes['minutes']:g} minutes of training each;"
+    size = f"{recipes['size']}, " if "size" in recipes else ""
+    yield f"The same network ({size}dense bottleneck) and pictures, {recipes['minutes']:g} minutes of training each;"
     yield "what the network alone paints on the same held-out clips (`benchmarks.recipes`). The last column says how"
     yield "many times larger the classic recipe's error is; of an identity, what its cosine lacks to 1.\n"
     yield "| figure | paired | classic | classic / paired |"
