@@ -8,6 +8,7 @@ that is ready. So every ratio leans their way.
 import hashlib
 import multiprocessing
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ SHIPPED = "shipped_"
 THREADS = (1, 2)
 KINDS = ("float32", "int8")
 _CODE_OF_GRAPHS = ("benchmarks/zoo.py", "benchmarks/runtimes.py", "understudy/network.py", "training/export.py")
+_CONVERTER_BYTES = 180  # of memory for each weight; measured, TensorFlow to ONNX
 # A part of a network: name, model, and what gives it typical inputs.
 Part = tuple[str, Any, Callable[[], NDArray[np.float32]]]
 
@@ -78,7 +80,8 @@ def table(plan: Plan) -> Figures:
         size = {"params_m": built.model.count_params() / 1e6, "gmac": zoo.macs(built.model) / 1e9}
         figures |= rows(name, spreads(own) | size)
         ratios |= _ratios(name, times[name])
-        graphs[name] = built.side, built.graphs["ort", "int8"]
+        if ("ort", "int8") in built.graphs:
+            graphs[name] = built.side, built.graphs["ort", "int8"]
     if "classic64" in times:
         ratios |= _to_the_classic(times)
     everywhere: Times = {way: [ms for part in times.values() for ms in part[way]] for way in shipped}
@@ -173,11 +176,27 @@ def network(name: str, cache: Path) -> Network:
                 cache / f"{part}-{size}-{kind}-{code}.{suffix}" for (part, _, _), size in zip(parts, sizes, strict=True)
             ]
             if not all(path.is_file() for path in paths):
+                if not _is_convertible(name, whole):
+                    continue
                 # In a process of its own: for large networks converters take 10 GB, and keep them.
                 with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
                     pool.submit(_write, name, kind, paths).result()
             graphs[runtime, kind] = tuple(str(path) for path in paths)
     return Network(whole, graphs)
+
+
+def _is_convertible(name: str, model: Any) -> bool:
+    """Whether this machine's memory is enough for the converters; where not, says so on stderr."""
+    import psutil
+
+    needed, there = (
+        value / 2**30 for value in (model.count_params() * _CONVERTER_BYTES, psutil.virtual_memory().total)
+    )
+    if there < needed:
+        print(
+            f"{name}: not converted, that takes {needed:.0f} GiB of memory and there are {there:.0f}.", file=sys.stderr
+        )
+    return there >= needed
 
 
 def _write(name: str, kind: str, paths: Sequence[Path]) -> None:
@@ -197,18 +216,23 @@ def _write(name: str, kind: str, paths: Sequence[Path]) -> None:
 def _ratios(name: str, times: Times) -> Figures:
     """How many times as many faces a second ours gives as another network, both on two threads."""
     ours = times[f"{SHIPPED}2_threads"]
+    keras = {f"ours_to_{name}_keras_fps": ratio(times["keras_predict"], ours)}
+    if not any(_is_runtime(way) for way in times):
+        return keras
     one = {way: values for way, values in times.items() if way.endswith("_1_threads")}
-    return {
-        f"ours_to_{name}_keras_fps": ratio(times["keras_predict"], ours),
+    return keras | {
         f"ours_to_{name}_best_fps": ratio(times[_best(times)], ours),
         f"ours_to_{name}_best_1_thread_fps": ratio(times[_best(one)], times[f"{SHIPPED}1_threads"]),
     }
 
 
+def _is_runtime(way: str) -> bool:
+    return not way.startswith((SHIPPED, "keras"))
+
+
 def _best(times: Times) -> str:
     """Give the quickest runtime."""
-    runtimes = (way for way in times if not way.startswith((SHIPPED, "keras")))
-    return min(runtimes, key=lambda way: float(np.median(times[way])))
+    return min(filter(_is_runtime, times), key=lambda way: float(np.median(times[way])))
 
 
 def _to_the_classic(times: Mapping[str, Times]) -> Figures:

@@ -11,6 +11,8 @@ RUNTIMES = {
     "keras_predict": "Keras predict()",
     "ort_float32_2_threads": "ONNX Runtime float32",
     "ort_int8_2_threads": "ONNX Runtime int8",
+    "openvino_int8_2_threads": "OpenVINO int8",
+    "litert_int8_2_threads": "LiteRT int8",
 }
 
 
@@ -51,9 +53,9 @@ def _networks(axes: Any, rows: dict[str, dict[str, float]]) -> None:
     names = [name for name in rows if "keras_predict_p50_ms" in rows[name]]
     at = np.arange(len(names))
     for number, (runtime, title) in enumerate(RUNTIMES.items()):
-        values = [rows[name][f"{runtime}_p50_ms"] for name in names]
-        bars = axes.bar(at + (number - 1) * 0.27, values, 0.26, label=title)
-        axes.bar_label(bars, fmt="%.3g", fontsize=7)
+        values = [rows[name].get(f"{runtime}_p50_ms", np.nan) for name in names]
+        bars = axes.bar(at + (number - 2) * 0.16, values, 0.16, label=title)
+        axes.bar_label(bars, fmt="%.3g", fontsize=6)
     axes.set(title="Networks: one face, two threads", ylabel="ms (median)", yscale="log")
     axes.set_xticks(at, names)
     axes.legend(fontsize=8)
