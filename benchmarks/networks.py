@@ -169,6 +169,7 @@ def network(name: str, cache: Path) -> Network:
     whole, parts = build(name)
     sizes = ["-".join(str(side) for side in model.outputs[0].shape[1:]) for _, model, _ in parts]
     graphs: dict[tuple[str, str], Graphs] = {}
+    left_out: list[str] = []
     for runtime in installed():
         suffix = "tflite" if runtime == "litert" else "onnx"
         for kind in KINDS:
@@ -176,27 +177,23 @@ def network(name: str, cache: Path) -> Network:
                 cache / f"{part}-{size}-{kind}-{code}.{suffix}" for (part, _, _), size in zip(parts, sizes, strict=True)
             ]
             if not all(path.is_file() for path in paths):
-                if not _is_convertible(name, whole):
+                if not _is_convertible(whole):
+                    left_out.append(f"{runtime} {kind}")
                     continue
                 # In a process of its own: for large networks converters take 10 GB, and keep them.
                 with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
                     pool.submit(_write, name, kind, paths).result()
             graphs[runtime, kind] = tuple(str(path) for path in paths)
+    if left_out:
+        print(f"{name}: too large to be converted in this machine's memory for {', '.join(left_out)}.", file=sys.stderr)
     return Network(whole, graphs)
 
 
-def _is_convertible(name: str, model: Any) -> bool:
-    """Whether this machine's memory is enough for the converters; where not, says so on stderr."""
+def _is_convertible(model: Any) -> bool:
+    """Whether this machine's memory is enough for the converters."""
     import psutil
 
-    needed, there = (
-        value / 2**30 for value in (model.count_params() * _CONVERTER_BYTES, psutil.virtual_memory().total)
-    )
-    if there < needed:
-        print(
-            f"{name}: not converted, that takes {needed:.0f} GiB of memory and there are {there:.0f}.", file=sys.stderr
-        )
-    return there >= needed
+    return model.count_params() * _CONVERTER_BYTES <= psutil.virtual_memory().total
 
 
 def _write(name: str, kind: str, paths: Sequence[Path]) -> None:
