@@ -17,6 +17,8 @@ Swap = NDArray[np.uint8]
 Mask = NDArray[np.uint8]
 
 _MIN_STATISTICS_PX = 64
+# Colours' means and spreads are taken on so many pixels a side: a quarter of them say the same.
+_STATISTICS_SIDE = 112
 # Below this the face under the mask can be recognised.
 _OPAQUE = 178
 _GAIN_LIMITS = (0.6, 1.6)
@@ -211,7 +213,7 @@ def _colour_gain(
 
     After Reinhard et al. 2001 ("Color Transfer between Images"), in BGR, with the gain limited.
     """
-    side = min(crop.shape[0], swap.shape[0])
+    side = min(crop.shape[0], swap.shape[0], _STATISTICS_SIDE)
     small_mask, small_swap, small_crop = (_resized(image, side) for image in (mask, swap, crop))
     small_mask = np.asarray(cv2.threshold(small_mask, 127, 255, cv2.THRESH_BINARY)[1], np.uint8)
     if amount <= 0 or cv2.countNonZero(small_mask) < _MIN_STATISTICS_PX:
