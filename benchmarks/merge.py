@@ -1,8 +1,8 @@
 """Table 2, merge and tracking: ours against the seed's loop and a full-frame merge; tracking against detecting.
 
 The seed is the first system that this one replaces: it shifts the colours of a 64 px crop in Python loops, pixel by
-pixel, and pastes its whole box into a warped copy of the frame. Ours merges a crop of the shipped side, 224 px, with a soft mask. All see
-the same face of the same frame.
+pixel, and pastes its whole box into a warped copy of the frame. Ours merges a crop of the shipped side, 224 px, with
+a soft mask. All see the same face of the same frame.
 """
 
 from collections.abc import Callable, Iterator, Sequence
