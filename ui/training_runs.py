@@ -47,7 +47,7 @@ class Recipe:
 
 RECIPES = (
     Recipe("quick", "Quick look: small and soft, in minutes", _CONFIGS / "quick.toml", 400, 20, 240, False),
-    Recipe("full", "Full: sharp, on the shipped encoder", _CONFIGS / "persona.toml", 2000, 50, 1500, True),
+    Recipe("full", "Full: sharp, on the shipped encoder", _CONFIGS / "persona.toml", 2800, 50, 1500, True),
 )
 
 

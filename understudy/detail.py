@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.face import Points, resized_mesh
-from understudy.reenact import Still, driver_parts, main_triangles, mesh_map
+from understudy.reenact import MeshWarp, Still, driver_parts, main_triangles
 
 Swap = NDArray[np.uint8]
 
@@ -31,7 +31,7 @@ class Detail:
 
     def __init__(self, still: Still) -> None:
         self._side = still.image.shape[0]
-        self._mesh = still.mesh
+        self._warp = MeshWarp(still.mesh, main_triangles())
         image = still.image.astype(np.float32)
         fine = image - cv2.GaussianBlur(image, (0, 0), self._side * _FINE)
         # Gaze and teeth are not the still's to give.
@@ -56,10 +56,9 @@ class Detail:
         """
         size = swap.shape[0]
         level = min(self._levels, key=lambda level: abs(level.shape[0] - size))
-        coarse = size // _MAP_STEP
-        source = self._mesh * np.float32(level.shape[0] / self._side)
-        map_x, map_y, _ = mesh_map(source, resized_mesh(mesh, 1 / _MAP_STEP), coarse, main_triangles())
-        map_x, map_y = (cv2.resize(each, (size, size), interpolation=cv2.INTER_LINEAR) for each in (map_x, map_y))
+        map_x, map_y, _ = self._warp.maps(resized_mesh(mesh, 1 / _MAP_STEP), size // _MAP_STEP)
+        scale, whole = np.float32(level.shape[0] / self._side), (size, size)
+        map_x, map_y = (cv2.resize(each * scale, whole, interpolation=cv2.INTER_LINEAR) for each in (map_x, map_y))
         border = (_NEUTRAL,) * 4
         fine = cv2.remap(level, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=border)
         # The fourth channel is neutral everywhere: the mask stays.

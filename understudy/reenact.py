@@ -32,6 +32,10 @@ Map = NDArray[np.float32]
 _SMALLEST_AREA_RATIO = 0.12
 _SUBPIXEL_BITS = 4
 _POINTS_BETWEEN = 32
+# The inner mouth and the eyes, as rings of points.
+_DRIVER_PARTS = tuple(np.array(ring) for ring in (INNER_MOUTH, RIGHT_EYE, LEFT_EYE))
+# Where no triangle lies, every pixel comes from here.
+_NOWHERE = np.array([[0, 0, -1e4, 0, 0, -1e4]], np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,7 @@ def triangles(of: tuple[int, ...] = ()) -> NDArray[np.int32]:
 
 @cache
 def main_triangles() -> NDArray[np.int32]:
-    """Give half as many triangles, as `triangles`: all points of the features and the oval, and a few between them."""
+    """Give a third as many triangles, as `triangles`: the features' points and the oval's, and a few between them."""
     points = mean_mesh()[:, :2]
     features = (*OUTER_MOUTH, *INNER_MOUTH, *RIGHT_EYE, *LEFT_EYE, *RIGHT_BROW, *LEFT_BROW, *NOSE)
     chosen = list(dict.fromkeys([*FACE_OVAL, *features]))
@@ -97,54 +101,68 @@ def warp_mesh(image: Crop, source: Points, target: Points, size: int) -> tuple[C
     Returns:
         uint8 [size, size, 3] BGR, and uint8 [size, size]: 255 where a triangle lies, 0 elsewhere.
     """
-    map_x, map_y, covered = mesh_map(source, target, size)
+    map_x, map_y, covered = MeshWarp(source).maps(target, size)
     warped = cv2.remap(image, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return cv2.bitwise_and(warped, warped, mask=covered), covered  # type: ignore[return-value]
 
 
-def mesh_map(
-    source: Points, target: Points, size: int, faces: NDArray[np.int32] | None = None
-) -> tuple[Map, Map, Mask]:
-    """Give where each pixel of a warped picture comes from, for cv2.remap.
+class MeshWarp:
+    """A picture's mesh, ready to be laid onto others. Read-only, and so thread-safe.
 
     Args:
-        source: float32 [468, 2 or 3], the picture's mesh, px of the picture.
-        target: float32 [468, 3], where it shall lie, px of the result.
-        size: side of the result, px.
+        source: float32 [468, 2 or 3], px of the picture.
         faces: the triangles, `triangles()` where not given; fewer take less time.
-
-    Returns:
-        x and y, float32 [size, size], px of the picture, far outside it where no triangle lies; and where one
-        does: uint8 [size, size], 255 or 0.
     """
-    drawn, to_source = _visible(source, target, triangles() if faces is None else faces)
-    which = np.zeros((size, size), np.int32)
-    corners = np.round(target[drawn, :2] * (1 << _SUBPIXEL_BITS)).astype(np.int32)
-    for label, corner in enumerate(corners, start=1):
-        cv2.fillConvexPoly(which, corner, label, cv2.LINE_8, _SUBPIXEL_BITS)
-    nowhere = np.array([[0, 0, -1e4, 0, 0, -1e4]], np.float32)
-    matrices = np.concatenate([nowhere, to_source]).T.copy()
-    x = np.arange(size, dtype=np.float32)
-    y = x[:, None]
-    map_x, map_y = (row[0][which] * x + row[1][which] * y + row[2][which] for row in (matrices[:3], matrices[3:]))
-    return map_x, map_y, (which > 0).astype(np.uint8) * 255
+
+    def __init__(self, source: Points, faces: NDArray[np.int32] | None = None) -> None:
+        self._faces = triangles() if faces is None else faces
+        self._corners = source[self._faces, :2].astype(np.float64)
+        self._areas = _area(self._corners)
+        self._oval_area = max(_oval_area(source), 1.0)
+
+    def maps(self, target: Points, size: int) -> tuple[Map, Map, Mask]:
+        """Give where each pixel of a warped picture comes from, for cv2.remap.
+
+        Args:
+            target: float32 [468, 3], where the mesh shall lie, px of the result.
+            size: side of the result, px.
+
+        Returns:
+            x and y, float32 [size, size], px of the picture, far outside it where no triangle lies; and where one
+            does: uint8 [size, size], 255 or 0.
+        """
+        drawn, to_source = self.visible(target)
+        which = np.zeros((size, size), np.int32)
+        for label, corner in enumerate(_drawn_corners(target, drawn), start=1):
+            cv2.fillConvexPoly(which, corner, label, cv2.LINE_8, _SUBPIXEL_BITS)
+        matrices = np.concatenate([_NOWHERE, to_source]).T
+        xx, xy, x0, yx, yy, y0 = np.take(matrices, which, axis=1)
+        x = np.arange(size, dtype=np.float32)
+        y = x[:, None]
+        return xx * x + xy * y + x0, yx * x + yy * y + y0, (which > 0).astype(np.uint8) * np.uint8(255)
+
+    def visible(self, target: Points) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Give the triangles that face the viewer, far first, and each one's affine map target -> source [T, 6]."""
+        corners = target[self._faces]
+        t = corners[..., :2].astype(np.float64)
+        area = _area(t)
+        least = _SMALLEST_AREA_RATIO * _oval_area(target) / self._oval_area
+        kept = np.flatnonzero((self._areas > 1e-3) & (area > self._areas * least))
+        order = kept[np.argsort(-corners[kept, :, 2].sum(1), kind="stable")]
+        return self._faces[order], _affine(t[order], self._corners[order], area[order])
 
 
-def _visible(source: Points, target: Points, faces: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Give the triangles that face the viewer, far first, and each one's affine map target -> source [T, 6]."""
-    s, t = source[faces, :2].astype(np.float64), target[faces, :2].astype(np.float64)
-    source_area, target_area = _area(s), _area(t)
-    kept = (source_area > 1e-3) & (target_area > source_area * _scale(source, target) * _SMALLEST_AREA_RATIO)
-    order = np.flatnonzero(kept)[np.argsort(-target[faces[kept], 2].mean(1), kind="stable")]
-    return faces[order], _affine(t[order], s[order])
+def _drawn_corners(target: Points, drawn: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Give triangles' corners as cv2 draws them, in parts of a pixel: int32 [T, 3, 2]."""
+    return np.rint(target[:, :2] * (1 << _SUBPIXEL_BITS)).astype(np.int32)[drawn]
 
 
-def _affine(t: NDArray[np.float64], s: NDArray[np.float64]) -> NDArray[np.float32]:
+def _affine(t: NDArray[np.float64], s: NDArray[np.float64], t_area: NDArray[np.float64]) -> NDArray[np.float32]:
     """Give the affine maps that bring triangles t onto triangles s: [T, 3, 2] each -> float32 [T, 6]."""
     (ux, uy), (vx, vy) = (t[:, 1] - t[:, 0]).T, (t[:, 2] - t[:, 0]).T
     u, v = s[:, 1] - s[:, 0], s[:, 2] - s[:, 0]
-    area = (ux * vy - uy * vx)[:, None]
-    along_x, along_y = (u * vy[:, None] - v * uy[:, None]) / area, (v * ux[:, None] - u * vx[:, None]) / area
+    twice = (2 * t_area)[:, None]
+    along_x, along_y = (u * vy[:, None] - v * uy[:, None]) / twice, (v * ux[:, None] - u * vx[:, None]) / twice
     shift = s[:, 0] - along_x * t[:, 0, :1] - along_y * t[:, 0, 1:]
     return np.stack([along_x, along_y, shift], axis=2).reshape(-1, 6).astype(np.float32)
 
@@ -154,10 +172,8 @@ def _area(corners: NDArray[np.float64]) -> NDArray[np.float64]:
     return (u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]) / 2
 
 
-def _scale(source: Points, target: Points) -> float:
-    """Give how much larger the target face is than the source's, by area of the oval."""
-    oval = list(FACE_OVAL)
-    return float(cv2.contourArea(target[oval, :2]) / max(cv2.contourArea(source[oval, :2]), 1.0))
+def _oval_area(mesh: Points) -> float:
+    return float(cv2.contourArea(mesh[list(FACE_OVAL), :2]))
 
 
 def reenact(still: Still, driver_crop: Crop, driver_mesh: Points) -> tuple[Crop, Mask]:
@@ -195,9 +211,9 @@ def face_mask(mesh: Points, size: int) -> Mask:
     Returns:
         uint8 [size, size], 0 to 255, eroded and soft at the edge.
     """
-    drawn, _ = _visible(mean_mesh() * np.float32(size), mesh, triangles())
+    drawn, _ = MeshWarp(mean_mesh() * np.float32(size)).visible(mesh)
     seen = np.zeros((size, size), np.uint8)
-    for corner in np.round(mesh[drawn, :2] * (1 << _SUBPIXEL_BITS)).astype(np.int32):
+    for corner in _drawn_corners(mesh, drawn):
         cv2.fillConvexPoly(seen, corner, 255, cv2.LINE_8, _SUBPIXEL_BITS)
     mask = cv2.morphologyEx(seen, cv2.MORPH_CLOSE, _disc(_odd(size * 0.03)))
     mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, _disc(_odd(size * 0.10)))
@@ -247,9 +263,17 @@ def driver_parts(mesh: Points, size: int) -> Mask:
         uint8 [size, size], 0 to 255.
     """
     parts = np.zeros((size, size), np.uint8)
-    for ring in (INNER_MOUTH, RIGHT_EYE, LEFT_EYE):
-        cv2.fillPoly(parts, [np.round(mesh[list(ring), :2]).astype(np.int32)], 255)
-    return cv2.GaussianBlur(parts, (0, 0), size * 0.006)  # type: ignore[return-value]
+    corners = np.round(mesh[:, :2]).astype(np.int32)
+    for ring in _DRIVER_PARTS:
+        cv2.fillPoly(parts, [corners[ring]], 255)
+    sigma = size * 0.006
+    reach = int(4 * sigma) + 2  # further out the blur leaves nothing: only what it changes is blurred
+    around = corners[np.concatenate(_DRIVER_PARTS)]
+    (left, top), (right, bottom) = np.clip(around.min(0) - reach, 0, size), np.clip(around.max(0) + reach, 0, size)
+    if right > left and bottom > top:
+        part = parts[top:bottom, left:right]
+        parts[top:bottom, left:right] = cv2.GaussianBlur(part, (0, 0), sigma)
+    return parts
 
 
 def _mix(image: Crop, other: Crop, weight: Mask) -> Crop:

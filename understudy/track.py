@@ -17,9 +17,8 @@ from understudy.smooth import MeshSmoother
 
 Box = NDArray[np.float32]
 
-# Mesh points that stand for the detector's five: right eye, left eye, nose tip, right and left mouth corner.
-_EYES = ((33, 133), (362, 263))
-_NOSE_AND_MOUTH = (1, 61, 291)
+# Mesh points that stand for the detector's five: right eye (its corners), left eye, nose tip, both mouth corners.
+_FIVE = np.array([33, 133, 362, 263, 1, 61, 291])
 _SAME_FACE = 0.4
 _MISSES = 3
 _REVIVE_RADIUS = 1.5
@@ -55,12 +54,23 @@ class TrackSettings:
     max_faces: int = 6
 
 
+class _Fit:
+    """A mesh as fitted, the model's confidence in it, its box, and the mean of its points."""
+
+    __slots__ = ("box", "centre", "mesh", "presence")
+
+    def __init__(self, mesh: Points, presence: float) -> None:
+        self.mesh, self.presence = mesh, presence
+        self.box = mesh_box(mesh)
+        self.centre: Points = mesh[:, :2].mean(0)
+
+
 @dataclass(slots=True, eq=False)
 class _Track:
-    """One face over time; `mesh` is as fitted (it leads the next fit), `face` is smoothed."""
+    """One face over time; `fit` is the last one (it leads the next), `face` is smoothed."""
 
     id: int
-    mesh: Points
+    fit: _Fit
     face: Face
     seen_s: float
     smoother: MeshSmoother = field(default_factory=MeshSmoother)
@@ -70,17 +80,17 @@ class _Track:
     def box_at(self, now_s: float) -> Box:
         """Where the face should be by now, at its last speed (for half a second at most)."""
         shift = self.speed * np.float32(min(max(now_s - self.seen_s, 0.0), 0.5))
-        return (mesh_box(self.mesh) + np.concatenate([shift, shift])).astype(np.float32)
+        return (self.fit.box + np.concatenate([shift, shift])).astype(np.float32)
 
-    def advance(self, mesh: Points, presence: float, now_s: float) -> None:
+    def advance(self, fit: _Fit, now_s: float) -> None:
         """Take the next fit."""
         elapsed_s = now_s - self.seen_s
         if 0 < elapsed_s < 0.5:
-            moved = (mesh[:, :2].mean(0) - self.mesh[:, :2].mean(0)) / np.float32(elapsed_s)
-            self.speed = self.speed + np.float32(min(1.0, elapsed_s / 0.15)) * (moved - self.speed)
-        self.mesh, self.seen_s = mesh, now_s
-        smooth = self.smoother.step(mesh, now_s)
-        self.face = Face(mesh_box(smooth), self.face.score, _five(smooth), smooth, presence, self.id)
+            moved = (fit.centre - self.fit.centre) / np.float32(elapsed_s) - self.speed
+            self.speed = (self.speed + np.float32(min(1.0, elapsed_s / 0.15)) * moved).astype(np.float32)
+        self.fit, self.seen_s = fit, now_s
+        smooth = self.smoother.step(fit.mesh, now_s)
+        self.face = Face(mesh_box(smooth), self.face.score, _five(smooth), smooth, fit.presence, self.id)
 
 
 class FaceTracker:
@@ -154,50 +164,54 @@ class FaceTracker:
     def _follow(self, image: NDArray[np.uint8], now_s: float) -> None:
         """Fit every track's mesh where it last was; those that fail, or jump onto another's face, are lost."""
         self._is_unsure = False
-        fits: dict[int, tuple[Points, float]] = {}
+        fits: dict[int, _Fit] = {}
         surprise: dict[int, float] = {}
         for track in list(self._tracks):
-            mesh, presence = self._refit(image, track, now_s)
-            if presence < self._settings.min_presence or not _is_plausible(mesh, track.mesh, image.shape):
+            fit = self._refit(image, track, now_s)
+            if not self._is_face(fit) or not _is_plausible(fit, track.fit, image.shape):
                 self._lose(track)
                 continue
-            fits[track.id] = mesh, presence
-            surprise[track.id] = _distance(mesh_box(mesh), track.box_at(now_s))
+            fits[track.id] = fit
+            surprise[track.id] = _distance(fit.box, track.box_at(now_s))
         for pair in itertools.combinations(list(self._tracks), 2):
-            boxes = [mesh_box(fits[track.id][0]) for track in pair]
+            boxes = [fits[track.id].box for track in pair]
             if all(track in self._tracks for track in pair) and _is_same(*boxes):
                 self._lose(max(pair, key=lambda track: surprise[track.id]))
         for track in self._tracks:
-            self._advance(track, *fits[track.id], now_s)
+            self._advance(track, fits[track.id], now_s)
 
-    def _advance(self, track: _Track, mesh: Points, presence: float, now_s: float) -> None:
+    def _advance(self, track: _Track, fit: _Fit, now_s: float) -> None:
         start_s = time.perf_counter()
-        track.advance(mesh, presence, now_s)
+        track.advance(fit, now_s)
         self._stages_ms["smooth"] += (time.perf_counter() - start_s) * 1e3
 
-    def _fit(self, image: NDArray[np.uint8], where: Face | Points) -> tuple[Points, float]:
+    def _fit(self, image: NDArray[np.uint8], where: Face | Points) -> _Fit:
         start_s = time.perf_counter()
-        mesh, presence = self._mesh.fit(image, where)
+        fit = _Fit(*self._mesh.fit(image, where))
         self._stages_ms["mesh"] += (time.perf_counter() - start_s) * 1e3
-        return mesh, presence
+        return fit
 
-    def _refit(self, image: NDArray[np.uint8], track: _Track, now_s: float) -> tuple[Points, float]:
+    def _is_face(self, fit: _Fit) -> bool:
+        """Whether the model believes its own fit."""
+        return fit.presence >= self._settings.min_presence and bool(np.isfinite(fit.mesh).all())
+
+    def _refit(self, image: NDArray[np.uint8], track: _Track, now_s: float) -> _Fit:
         """Fit a track's mesh in the next frame.
 
         A face at the edge of the region looked at only pulls the mesh nearer. So what came far is fitted again until
         it stays, and the detector is asked as well.
         """
-        before = track.mesh
-        mesh, presence = self._fit(image, before)
-        is_far = _distance(mesh_box(mesh), mesh_box(before)) > _FAR
+        before = track.fit
+        fit = self._fit(image, before.mesh)
+        is_far = _distance(fit.box, before.box) > _FAR
         self._is_unsure |= is_far or now_s - track.seen_s > _LONG_S
         for _ in range(2 if is_far else 0):
-            if presence < self._settings.min_presence or not np.isfinite(mesh).all():
+            if not self._is_face(fit):
                 break
-            before, (mesh, presence) = mesh, self._fit(image, mesh)
-            if _distance(mesh_box(mesh), mesh_box(before)) < _SETTLED:
+            before, fit = fit, self._fit(image, fit.mesh)
+            if _distance(fit.box, before.box) < _SETTLED:
                 break
-        return mesh, presence
+        return fit
 
     def _lose(self, track: _Track) -> None:
         self._tracks.remove(track)
@@ -232,10 +246,10 @@ class FaceTracker:
     def _confirm(self, found: Sequence[Face]) -> list[Face]:
         """Pair tracks with detections, nearest first; count a miss for the rest; give the faces left to explain."""
         pairs = sorted(
-            (_distance(mesh_box(track.mesh), face.box), t, f)
+            (_distance(track.fit.box, face.box), t, f)
             for t, track in enumerate(self._tracks)
             for f, face in enumerate(found)
-            if _is_same(mesh_box(track.mesh), face.box)
+            if _is_same(track.fit.box, face.box)
         )
         seen: dict[int, int] = {}
         for _, t, f in pairs:
@@ -248,27 +262,27 @@ class FaceTracker:
             if track.misses >= _MISSES and track.face.presence < 0.9:
                 self._lose(track)
         left = [face for f, face in enumerate(found) if f not in seen.values()]
-        return [face for face in left if not any(_is_same(mesh_box(track.mesh), face.box) for track in confirmed)]
+        return [face for face in left if not any(_is_same(track.fit.box, face.box) for track in confirmed)]
 
     def _start(self, image: NDArray[np.uint8], face: Face, now_s: float) -> None:
         """Fit a detected face twice (the first fit finds the better region); continue a lost track, or start one."""
         if len(self._tracks) >= self._settings.max_faces:
             self._unfitted.append(face)
             return
-        mesh, presence = self._fit(image, face)
-        if presence >= self._settings.min_presence:
-            mesh, presence = self._fit(image, mesh)
-        if presence < self._settings.min_presence or not np.isfinite(mesh).all():
-            self._unfitted.append(replace(face, mesh=None, presence=presence))
+        fit = self._fit(image, face)
+        if fit.presence >= self._settings.min_presence:
+            fit = self._fit(image, fit.mesh)
+        if not self._is_face(fit):
+            self._unfitted.append(replace(face, mesh=None, presence=fit.presence))
             return
-        if any(_is_same(mesh_box(mesh), mesh_box(track.mesh)) for track in self._tracks):
+        if any(_is_same(fit.box, track.fit.box) for track in self._tracks):
             # One face stands behind another, and the mesh slipped onto the one in front.
-            self._unfitted.append(replace(face, presence=presence))
+            self._unfitted.append(replace(face, presence=fit.presence))
             return
-        track = self._returning(mesh_box(mesh), now_s) or _Track(next(self._ids), mesh, face, now_s)
+        track = self._returning(fit.box, now_s) or _Track(next(self._ids), fit, face, now_s)
         track.misses = 0
         track.face = replace(face, track_id=track.id)
-        self._advance(track, mesh, presence, now_s)
+        self._advance(track, fit, now_s)
         self._tracks = sorted([*self._tracks, track], key=lambda t: t.id)
 
     def _returning(self, box: Box, now_s: float) -> _Track | None:
@@ -288,8 +302,8 @@ class FaceTracker:
 
 
 def _five(mesh: Points) -> Points:
-    eyes = [mesh[list(corners), :2].mean(0) for corners in _EYES]
-    return np.stack([*eyes, *mesh[list(_NOSE_AND_MOUTH), :2]]).astype(np.float32)
+    right, right_too, left, left_too, *rest = mesh[_FIVE, :2]
+    return np.stack([(right + right_too) / 2, (left + left_too) / 2, *rest])
 
 
 def _ghost(track: _Track, now_s: float) -> Face:
@@ -297,11 +311,9 @@ def _ghost(track: _Track, now_s: float) -> Face:
     return replace(track.face, box=track.box_at(now_s), mesh=None, presence=0.0)
 
 
-def _is_plausible(mesh: Points, last: Points, shape: tuple[int, ...]) -> bool:
-    """Whether a fit can be the face of the frame before: finite, of like size, near, and in the picture."""
-    if not np.isfinite(mesh).all():
-        return False
-    box, before = mesh_box(mesh), mesh_box(last)
+def _is_plausible(fit: _Fit, last: _Fit, shape: tuple[int, ...]) -> bool:
+    """Whether a fit can be the face of the frame before: of like size, near, and in the picture."""
+    box, before = fit.box, last.box
     growth = float(np.max(box[2:] - box[:2])) / max(float(np.max(before[2:] - before[:2])), 1.0)
     return 0.5 < growth < 2 and _distance(box, before) < 1 and _visible_share(box, shape) > 0.15
 

@@ -30,9 +30,9 @@ def test_triangles_use_every_point_and_face_the_viewer():
     assert (u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0] > 0).all()
 
 
-def test_main_triangles_cover_the_same_face_with_half_as_many():
+def test_main_triangles_cover_the_same_face_with_far_fewer():
     whole, main = triangles(), main_triangles()
-    assert len(main) < len(whole) / 2
+    assert len(main) < len(whole) * 0.4
     points = mean_mesh()[:, :2]
 
     def area(faces):
