@@ -76,6 +76,11 @@ class TrainingConfig:
             raise ConfigError(f"recipe must be paired or classic, but got {self.recipe!r}.")
         if self.facesets and self.recipe != "classic":
             raise ConfigError("[facesets] must be given to the classic recipe only; the paired one trains on pairs.")
+        if self.frozen_encoder and not self.start_from:
+            raise ConfigError(
+                "frozen_encoder must come with start_from, else the encoder stays as chance made it. Name a bundle, or "
+                "train the encoder too (--set frozen_encoder=false)."
+            )
         has_two = len(self.facesets) >= 2 or (not self.facesets and self.common)
         if self.recipe == "classic" and not (has_two and self.size.bottleneck):
             raise ConfigError(

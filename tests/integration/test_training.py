@@ -236,6 +236,16 @@ def test_fast_size_is_128_px_in_and_out_from_chance():
     assert (config.size.input_px, config.size.output_px, config.start_from) == (128, 128, "")
 
 
+def test_an_encoder_of_chance_is_not_frozen():
+    from training.config import ConfigError, load_config
+    from training.train import SIZES
+
+    persona = ROOT / "training" / "configs" / "persona.toml"
+    with pytest.raises(ConfigError, match="frozen_encoder must come with start_from"):
+        load_config(persona, SIZES["fast"])
+    assert load_config(persona, [*SIZES["fast"], "frozen_encoder=false"]).size.input_px == 128
+
+
 def test_every_shipped_config_is_valid():
     from training.config import load_config
 
