@@ -1,6 +1,7 @@
 """Cutting a face out upright: one similarity from frame to crop, fitted on points that expressions move little."""
 
 from functools import cache
+from math import ceil, floor
 from pathlib import Path
 
 import cv2
@@ -98,9 +99,42 @@ def align(image: NDArray[np.uint8], face: Face, size: int) -> AlignedFace:
     return AlignedFace(crop, matrix, transform(face.mesh, matrix), face)
 
 
+def cut_out(
+    image: NDArray[np.uint8], to_image: Matrix | NDArray[np.float64], size: int, border: int
+) -> NDArray[np.uint8]:
+    """Give a square part of an image, turned and scaled: cv2.warpAffine's result in half its time.
+
+    cv2 warps four channels in less than half the time that it needs for three; so only what is looked at gets a fourth.
+
+    Args:
+        image: uint8 [H, W, 3]; left as it is.
+        to_image: float [2, 3], px of the result -> px of the image.
+        size: side of the result, px.
+        border: cv2.BORDER_CONSTANT (black) or any other of cv2's.
+
+    Returns:
+        uint8 [size, size, 3].
+    """
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    matrix = np.asarray(to_image, np.float64)
+    (xx, xy, x0), (yx, yy, y0) = matrix.tolist()
+    xx, xy, yx, yy = (size * each for each in (xx, xy, yx, yy))
+    left, right = floor(x0 + min(xx, 0) + min(xy, 0)) - 1, ceil(x0 + max(xx, 0) + max(xy, 0)) + 2
+    top, bottom = floor(y0 + min(yx, 0) + min(yy, 0)) - 1, ceil(y0 + max(yx, 0) + max(yy, 0)) + 2
+    height, width = image.shape[:2]
+    is_inside = left >= 0 and top >= 0 and right <= width and bottom <= height
+    left, top, right, bottom = max(left, 0), max(top, 0), min(right, width), min(bottom, height)
+    if right <= left or bottom <= top or not (is_inside or border == cv2.BORDER_CONSTANT):
+        return np.asarray(cv2.warpAffine(image, matrix, (size, size), flags=flags, borderMode=border), np.uint8)
+    matrix = matrix - np.array([[0.0, 0.0, left], [0.0, 0.0, top]])
+    part = cv2.cvtColor(image[top:bottom, left:right], cv2.COLOR_BGR2BGRA)
+    warped = cv2.warpAffine(part, matrix, (size, size), flags=flags, borderMode=border)
+    return np.asarray(cv2.cvtColor(warped, cv2.COLOR_BGRA2BGR), np.uint8)
+
+
 def _warp(image: NDArray[np.uint8], matrix: Matrix, size: int) -> NDArray[np.uint8]:
-    flags = cv2.INTER_LINEAR
-    return cv2.warpAffine(image, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_REFLECT_101)  # type: ignore[return-value]
+    to_image = np.asarray(cv2.invertAffineTransform(matrix.astype(np.float64)), np.float64)
+    return cut_out(image, to_image, size, cv2.BORDER_REFLECT_101)
 
 
 def _warp_small(image: NDArray[np.uint8], matrix: Matrix, size: int) -> NDArray[np.uint8]:

@@ -1,8 +1,9 @@
+import cv2
 import numpy as np
 import pytest
 
 from tests.real_faces import astronaut, astronaut_face, moved
-from understudy.align import align, crop_matrix, mean_mesh, similarity, transform
+from understudy.align import align, crop_matrix, cut_out, mean_mesh, similarity, transform
 from understudy.detect import FaceDetector
 from understudy.face import Face
 from understudy.mesh import FaceMesh
@@ -52,3 +53,15 @@ def test_frame_is_left_as_it_is():
     before = astronaut().copy()
     align(astronaut(), astronaut_face(), 128)
     np.testing.assert_array_equal(before, astronaut())
+
+
+@pytest.mark.parametrize("border", [cv2.BORDER_CONSTANT, cv2.BORDER_REFLECT_101])
+@pytest.mark.parametrize(
+    ("x", "y", "zoom"), [(40, 30, 1.1), (-60, 20, 1.4), (150, 140, 0.7), (900, 900, 1.0), (-9, -9, 9)]
+)
+def test_cutting_out_is_what_a_plain_warp_gives(x: float, y: float, zoom: float, border: int) -> None:
+    image = np.random.default_rng(1).integers(0, 256, (240, 320, 3), np.uint8)
+    turned = np.array([[0.9, -0.3, x / zoom], [0.3, 0.9, y / zoom]]) * zoom
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    plain = cv2.warpAffine(image, turned, (96, 96), flags=flags, borderMode=border)
+    assert np.abs(cut_out(image, turned, 96, border).astype(int) - plain).max() <= 1
