@@ -95,7 +95,8 @@ def test_loss_falls_when_trained_for_longer(made, tmp_path):
     from training.train import Training
 
     folder, *_ = made
-    longer = {"iterations": 150, "preview_every": 30, "learning_rate": 4e-3}
+    # After 150 steps a seed gives 0.62 to 0.89 of the first loss, after 300 one gives 0.53 to 0.70.
+    longer = {"iterations": 300, "preview_every": 30, "learning_rate": 4e-3}
     training = Training(tiny_config(folder, out=str(tmp_path), **longer), folder / "trust")
     training.run()
     curve = [line["loss"] for line in training.curves()]
