@@ -4,8 +4,11 @@
 
 Both train the network with the dense bottleneck that the classic recipe needs, on one paired faceset: the classic one
 on its drivers and targets as if nobody knew which belong together. How many steps the minutes hold is measured first,
-so that both see their whole schedule. Both are measured several times on the way: `minutes_to_gate` is when all of
-GATE held first, null where they never did. A run that was cut off goes on when the same command is run again.
+so that both see their whole schedule. Both are measured several times on the way: `minutes_to_gate` is when what plays
+held all of GATE first, null where it never did. A run that was cut off goes on when the same command is run again.
+
+With `--start-from BUNDLE` each does what it can best: the paired recipe trains a decoder on the bundle's encoder
+(training/configs/persona.toml), the classic one cannot and starts from chance.
 """
 
 import argparse
@@ -26,6 +29,7 @@ RECIPES = ("paired", "classic")
 # Of an identity, what is missing to the persona counts: 1 - cosine, as of an error.
 _FIGURES = ("expression_pct", "mouth_pct", "eyes_pct", "pose_deg", "identity_to_persona", "retrieval_rank1")
 _WARM_STEPS, _TIMED_STEPS = 3, 10
+PERSONA_CONFIG = Path(__file__).parents[1] / "training" / "configs" / "persona.toml"
 # What a swap must reach to be worth showing: at most, but for retrieval.
 GATE = {"pose_deg": 2.0, "mouth_pct": 2.8, "eyes_pct": 1.8, "retrieval_rank1": 0.95}
 
@@ -40,6 +44,7 @@ def compare(
     frames: int = 0,
     looks: int = 3,
     is_fast: bool = False,
+    start_from: Path | None = None,
 ) -> dict[str, Any]:
     """Train both recipes and measure both.
 
@@ -53,34 +58,54 @@ def compare(
         frames: frames to take of each clip; 0 takes all.
         looks: how often each is measured, evenly over its minutes; the last time is at the end.
         is_fast: train the 128 px network of `--size fast`: more than twice the steps in the same minutes.
+        start_from: a bundle whose encoder the paired recipe trains a decoder on; None starts both from chance.
 
     Returns:
-        The machine, figures by recipe (means over the clips), and `classic_to_paired` ratios of errors.
+        The machine, figures by recipe (of the network alone, means over the clips), what plays at each look
+        (`looks`), and `classic_to_paired` ratios of errors.
     """
     from training.evaluate import Evaluator
 
     evaluator = Evaluator(clips, every, frames)
     figures: dict[str, Any] = {}
+    size = ""
     for recipe in RECIPES:
-        means: dict[str, float | None] = {}
-        gate: float | None = None
-        config = _config(recipe, pairs, persona, out, is_fast)
+        config = _config(recipe, pairs, persona, out, is_fast, start_from)
         iterations = _iterations(config, minutes)
-        for look, bundle in _trained(replace(config, iterations=iterations, warm_up=min(200, iterations // 10)), looks):
-            reports = _measured(evaluator, bundle, persona)
-            means = {key: _mean(reports, key) for key in _FIGURES}
-            if gate is None and holds_gate(means):
-                gate = round(minutes * look / looks, 2)
-        figures[recipe] = {"iterations": iterations, "minutes_to_gate": gate, **means}
-    size = f"{config.size.input_px} px"
-    return {"machine": machine(), "minutes": minutes, "size": size, **figures, "classic_to_paired": _ratios(figures)}
+        config = replace(config, iterations=iterations, warm_up=min(config.warm_up, iterations // 10))
+        seen = _looks(config, looks, evaluator, persona)
+        held = [look for look, found in enumerate(seen, 1) if holds_gate(found["played"])]
+        figures[recipe] = {
+            "iterations": iterations,
+            "minutes_to_gate": round(minutes * held[0] / looks, 2) if held else None,
+            **seen[-1]["network"],
+            "looks": [found["played"] for found in seen],
+        }
+        size = f"{config.size.input_px} px"
+    start = str(start_from) if start_from else "chance"
+    told = {"minutes": minutes, "size": size, "start": start}
+    return {"machine": machine(), **told, **figures, "classic_to_paired": _ratios(figures)}
 
 
-def _measured(evaluator: Any, bundle: Any, persona: str) -> list[dict[str, Any]]:
-    """Measure what the network itself paints: no detail of a still over it, no eyes of the driver's own."""
+def _looks(config: Any, looks: int, evaluator: Any, persona: str) -> list[dict[str, Any]]:
+    """Train a recipe, or go on, and measure it at each look; those of a run before are kept."""
+    kept = Path(config.out) / "looks.json"
+    seen: list[dict[str, Any]] = json.loads(kept.read_text()) if kept.is_file() else []
+    if len(seen) < looks:
+        for bundle in _trained(config, looks, len(seen) + 1):
+            seen.append({how: _measured(evaluator, bundle, persona, how == "network") for how in ("network", "played")})
+            kept.write_text(json.dumps(seen))
+    return seen
+
+
+def _measured(evaluator: Any, bundle: Any, persona: str, is_bare: bool) -> dict[str, float | None]:
+    """Measure a swap, means over the clips: what plays, or what the network alone paints.
+
+    That is no detail of a still over it, and no eyes of the driver's own.
+    """
     from understudy.swapper import FaceSwapper, SwapSettings
 
-    model = FaceSwapper(bundle, SwapSettings(persona, own_eyes=False, detail=0.0))
+    model = FaceSwapper(bundle, SwapSettings(persona, own_eyes=False, detail=0.0) if is_bare else SwapSettings(persona))
     model.warm_up()
     gallery = evaluator.gallery(bundle)
     reports: list[dict[str, Any]] = []
@@ -88,7 +113,7 @@ def _measured(evaluator: Any, bundle: Any, persona: str) -> list[dict[str, Any]]
         session = model.open_session()
         reports.append(evaluator.measure(session, driver, persona, gallery).figures())
         session.close()
-    return reports
+    return {key: _mean(reports, key) for key in _FIGURES}
 
 
 def holds_gate(figures: Mapping[str, float | None]) -> bool:
@@ -123,8 +148,8 @@ def _iterations(config: Any, minutes: float) -> int:
     return max(1, json.loads(plan.read_text()))
 
 
-def _trained(config: Any, looks: int) -> Iterator[tuple[int, Any]]:
-    """Train a recipe, or go on; give every look that is still to come, and the bundle as it is then."""
+def _trained(config: Any, looks: int, first: int) -> Iterator[Any]:
+    """Train a recipe, or go on; give the bundle as it is at each look from the first wanted."""
     from training.export import export_bundle
     from training.train import Training
     from understudy.bundle import Bundle
@@ -132,27 +157,32 @@ def _trained(config: Any, looks: int) -> Iterator[tuple[int, Any]]:
 
     trust = trust_folder(os.environ)
     training = Training(config, trust)
-    for look in range(1, looks + 1):
-        if training.step > config.iterations * look // looks:
-            continue
+    for look in range(first, looks + 1):
         training.run(config.iterations * look // looks)
-        yield look, Bundle.load(export_bundle(training, Path(config.out) / "bundle", TrustStore(trust)))
+        yield Bundle.load(export_bundle(training, Path(config.out) / "bundle", TrustStore(trust)))
 
 
-def _config(recipe: str, pairs: Path, persona: str, out: Path, is_fast: bool) -> Any:
-    from training.config import TrainingConfig
+def _config(recipe: str, pairs: Path, persona: str, out: Path, is_fast: bool, start_from: Path | None) -> Any:
+    from training.config import TrainingConfig, load_config
     from understudy.network import FAST, NetworkSize
 
-    return TrainingConfig(
+    is_classic = recipe == "classic"
+    config = TrainingConfig(size=FAST if is_fast else NetworkSize())
+    if start_from:
+        own = load_config(PERSONA_CONFIG, [f'start_from="{start_from}"'])
+        config = replace(config, augmentation=own.augmentation) if is_classic else own
+    if is_classic or not start_from:
+        config = replace(config, size=replace(config.size, bottleneck=256))
+    return replace(
+        config,
         name=f"recipe-{recipe}",
         recipe=recipe,
         pairs=str(pairs),
         personas=[persona],
-        common=recipe == "classic",
+        common=is_classic,
         out=str(out / recipe),
         iterations=1,
         tracking="",
-        size=replace(FAST if is_fast else NetworkSize(), bottleneck=256),
     )
 
 
@@ -182,7 +212,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--frames", type=int, default=0, metavar="N", help="take the first n frames of each clip")
     parser.add_argument("--looks", type=int, default=3, metavar="N", help="measure so often on the way (%(default)s)")
     parser.add_argument("--size", choices=("default", "fast"), default="default", help="as of training.train")
+    parser.add_argument("--start-from", type=Path, metavar="BUNDLE", help="the paired recipe's encoder; else chance")
     options = parser.parse_args(arguments)
+    if options.start_from and options.size == "fast":
+        parser.error("--start-from must go without --size fast: the network is as large as the bundle's.")
     found = compare(
         options.pairs,
         options.persona,
@@ -193,6 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.frames,
         options.looks,
         options.size == "fast",
+        options.start_from,
     )
     print(json.dumps(found))
     return 0

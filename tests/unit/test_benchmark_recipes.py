@@ -1,5 +1,8 @@
 """What the comparison of recipes makes of its figures."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from benchmarks import recipes
@@ -32,3 +35,30 @@ def test_figure_that_a_clip_lacks_is_none_and_has_no_ratio() -> None:
 )
 def test_gate_holds_only_when_every_figure_does(change: dict[str, float | None], holds: bool) -> None:
     assert recipes.holds_gate({**PAIRED, "retrieval_rank1": 1.0, **change}) is holds
+
+
+def test_looks_of_a_run_before_are_kept_and_tell_when_the_gate_held_first(tmp_path: Path) -> None:
+    held, missed = {**PAIRED, "retrieval_rank1": 1.0}, {**CLASSIC, "retrieval_rank1": 0.5}
+    for recipe, played in (("paired", [missed, held, held]), ("classic", [missed] * 3)):
+        (tmp_path / recipe).mkdir()
+        (tmp_path / recipe / "iterations.json").write_text("30")
+        (tmp_path / recipe / "looks.json").write_text(json.dumps([{"network": p, "played": p} for p in played]))
+    found = recipes.compare(tmp_path / "none", "ada", [], 12.0, tmp_path)
+    assert (found["paired"]["minutes_to_gate"], found["classic"]["minutes_to_gate"]) == (8.0, None)
+    assert found["paired"]["looks"] == [missed, held, held]
+    assert found["paired"]["pose_deg"] == held["pose_deg"]
+
+
+def test_only_the_paired_recipe_starts_from_a_bundle(tmp_path: Path) -> None:
+    start = Path("bundles/default")
+    paired, classic = (recipes._config(r, tmp_path, "ada", tmp_path, False, start) for r in recipes.RECIPES)
+    assert (paired.start_from, paired.frozen_encoder, paired.size.bottleneck) == (str(start), True, 0)
+    assert (classic.start_from, classic.frozen_encoder, classic.size.bottleneck > 0) == ("", False, True)
+    assert classic.augmentation == paired.augmentation
+
+
+def test_both_recipes_train_one_network_from_chance(tmp_path: Path) -> None:
+    paired, classic = (recipes._config(r, tmp_path, "ada", tmp_path, True, None) for r in recipes.RECIPES)
+    assert paired.size == classic.size
+    assert paired.size.bottleneck > 0
+    assert not paired.frozen_encoder
