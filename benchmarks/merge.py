@@ -36,8 +36,8 @@ def table(plan: Plan) -> Figures:
         pictures = frames(None, width, height, 30)
         pictures += pictures[-2:0:-1]
         face = mesh.refine(pictures[0], detector.detect(pictures[0])[0])
-        merging = merge_figures(pictures[0], align(pictures[0], face, SHIPPED_PX), plan.pick(30, 300))
-        tracking = tracking_figures(pictures, detector, mesh, plan.pick(60, 600))
+        merging = merge_figures(pictures[0], align(pictures[0], face, SHIPPED_PX), plan.pick(20, 300))
+        tracking = tracking_figures(pictures, detector, mesh, plan.pick(40, 600))
         figures |= rows(name, merging | tracking)
     return figures
 

@@ -9,7 +9,7 @@ import hashlib
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,8 @@ THREADS = (1, 2)
 KINDS = ("float32", "int8")
 _CODE_OF_GRAPHS = ("benchmarks/zoo.py", "benchmarks/runtimes.py", "understudy/network.py", "training/export.py")
 _CONVERTER_BYTES = 180  # of memory for each weight; measured, TensorFlow to ONNX
+_QUICK = ("classic64", "quick96", "saehd128")
+_IN_TWO = ("rtm224",)  # converted in two parts, as ours is: whole it takes 25 GB
 # A part of a network: name, model, and what gives it typical inputs.
 Part = tuple[str, Any, Callable[[], NDArray[np.float32]]]
 
@@ -73,7 +75,7 @@ def table(plan: Plan) -> Figures:
     graphs: dict[str, tuple[int, Graphs]] = {}
     times: dict[str, Times] = {}
     for name in _names(plan):
-        built = network(name, plan.cache)
+        built = network(name, plan.cache, is_quick=plan.is_quick)
         calls = built.calls(is_quick=plan.is_quick) | shipped
         times[name] = in_turn(calls, plan.pick(4, 40), budget_s=plan.pick(2, 40))
         own = {way: values for way, values in times[name].items() if not way.startswith(SHIPPED)}
@@ -82,12 +84,13 @@ def table(plan: Plan) -> Figures:
         ratios |= _ratios(name, times[name])
         if ("ort", "int8") in built.graphs:
             graphs[name] = built.side, built.graphs["ort", "int8"]
-    if "classic64" in times:
+    if {"classic64", "ours128", "ours224"} <= graphs.keys():
         ratios |= _to_the_classic(times)
     everywhere: Times = {way: [ms for part in times.values() for ms in part[way]] for way in shipped}
     figures |= rows("ours", spreads({way.removeprefix(SHIPPED): values for way, values in everywhere.items()}))
     figures |= rows("ratio", ratios)
-    return figures | {f"{name}.int8_memory_mib": value for name, value in memory_mib(graphs).items()}
+    memory = memory_mib(graphs) if graphs else {}
+    return figures | {f"{name}.int8_memory_mib": value for name, value in memory.items()}
 
 
 def faces(side: int, count: int) -> NDArray[np.uint8]:
@@ -134,7 +137,8 @@ def _names(plan: Plan) -> list[str]:
     """Give whom to build: ours, and the known ones that were asked for."""
     from benchmarks import zoo
 
-    return ["ours224", "ours128", *(name for name in zoo.KNOWN if not plan.known or name in plan.known)]
+    wanted = plan.known or (_QUICK if plan.is_quick else tuple(zoo.KNOWN))
+    return ["ours224", "ours128", *(name for name in zoo.KNOWN if name in wanted)]
 
 
 def build(name: str) -> tuple[Any, list[Part]]:
@@ -150,12 +154,14 @@ def build(name: str) -> tuple[Any, list[Part]]:
 
     keras.utils.set_random_seed(1)
     sizes = {"ours224": NetworkSize(), "ours128": FAST}
-    if name not in sizes:
+    if name in sizes:
+        encoder, decoder, whole = zoo.ours(sizes[name])
+    else:
         whole = zoo.KNOWN[name]()
-        inputs = faces(int(whole.inputs[0].shape[1]), 4).astype(np.float32) / 255
+        encoder, decoder = _halves(whole) if name in _IN_TWO else (whole, None)
+    inputs = faces(int(whole.inputs[0].shape[1]), 4).astype(np.float32) / 255
+    if decoder is None:
         return whole, [(name, whole, lambda: inputs)]
-    encoder, decoder, whole = zoo.ours(sizes[name])
-    inputs = faces(sizes[name].input_px, 4).astype(np.float32) / 255
 
     def latents() -> NDArray[np.float32]:
         return np.asarray(encoder.predict(inputs, verbose=0))
@@ -163,29 +169,41 @@ def build(name: str) -> tuple[Any, list[Part]]:
     return whole, [(f"{name}-encoder", encoder, lambda: inputs), (f"{name}-decoder", decoder, latents)]
 
 
-def network(name: str, cache: Path) -> Network:
-    """Give a network and its graphs, written now where the cache has none of this code."""
+def _halves(whole: Any) -> tuple[Any, Any]:
+    """Cut a network behind its dense code, where it becomes a picture again; gives both models."""
+    import keras
+
+    square = next(layer.output for layer in whole.layers if isinstance(layer, keras.layers.Reshape))
+    return keras.Model(whole.inputs, square), keras.Model(square, whole.outputs)
+
+
+def network(name: str, cache: Path, *, is_quick: bool = False) -> Network:
+    """Give a network and its graphs, written now where the cache has none of this code; in short, only what it has."""
     code = hashlib.sha256(b"".join((ROOT / path).read_bytes() for path in _CODE_OF_GRAPHS)).hexdigest()[:8]
     whole, parts = build(name)
     sizes = ["-".join(str(side) for side in model.outputs[0].shape[1:]) for _, model, _ in parts]
     graphs: dict[tuple[str, str], Graphs] = {}
     left_out: list[str] = []
+    is_convertible = not is_quick and all(_is_convertible(model) for _, model, _ in parts)
     for runtime in installed():
         suffix = "tflite" if runtime == "litert" else "onnx"
         for kind in KINDS:
             paths = [
                 cache / f"{part}-{size}-{kind}-{code}.{suffix}" for (part, _, _), size in zip(parts, sizes, strict=True)
             ]
-            if not all(path.is_file() for path in paths):
-                if not _is_convertible(whole):
-                    left_out.append(f"{runtime} {kind}")
-                    continue
+            missing = [index for index, path in enumerate(paths) if not path.is_file()]
+            if missing and not is_convertible:
+                left_out.append(f"{runtime} {kind}")
+                continue
+            for index in missing:
                 # In a process of its own: for large networks converters take 10 GB, and keep them.
                 with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-                    pool.submit(_write, name, kind, paths).result()
+                    pool.submit(_write, name, index, kind, paths[index]).result()
             graphs[runtime, kind] = tuple(str(path) for path in paths)
     if left_out:
-        print(f"{name}: too large to be converted in this machine's memory for {', '.join(left_out)}.", file=sys.stderr)
+        why = "its graphs are not in the cache (a run without --quick makes them)"
+        why = why if is_quick else "it is too large to be converted in this machine's memory"
+        print(f"{name}: {why}: {', '.join(left_out)}.", file=sys.stderr)
     return Network(whole, graphs)
 
 
@@ -196,15 +214,15 @@ def _is_convertible(model: Any) -> bool:
     return model.count_params() * _CONVERTER_BYTES <= psutil.virtual_memory().total
 
 
-def _write(name: str, kind: str, paths: Sequence[Path]) -> None:
-    """Write a network's parts into files of one kind."""
+def _write(name: str, index: int, kind: str, path: Path) -> None:
+    """Write one of a network's parts into a file of one kind."""
     from training.export import write_graph
 
-    for path, (_, model, inputs) in zip(paths, build(name)[1], strict=True):
-        half = path.with_suffix(f".{os.getpid()}.half")
-        write = write_litert if path.suffix == ".tflite" else write_graph
-        write(model, half, inputs() if kind == "int8" else None)
-        half.rename(path)
+    _, model, inputs = build(name)[1][index]
+    half = path.with_suffix(f".{os.getpid()}.half")
+    write = write_litert if path.suffix == ".tflite" else write_graph
+    write(model, half, inputs() if kind == "int8" else None)
+    half.rename(path)
 
 
 # ---- ratios ----------------------------------------------------------------------------------------------------

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.plot import rows_of
+from benchmarks.plot import STAGES, rows_of
 
 _RUNTIMES = {"ort": "ONNX Runtime", "openvino": "OpenVINO", "litert": "LiteRT"}
 # Tables of many figures and few rows stand with a figure a line.
 _TURNED = ("networks",)
-# By table: title, and which figures make its columns, with what stands above them.
+# By table (behind a colon, which part of it): title, and which figures make its columns, with what stands above them.
 TABLES: dict[str, tuple[str, dict[str, str]]] = {
     "networks": (
         "Networks, one face, ms (median), on 1 or 2 threads",
@@ -53,6 +53,10 @@ TABLES: dict[str, tuple[str, dict[str, str]]] = {
             "wrong_order_frames": "wrong order",
         },
     ),
+    "whole_path:stages": (
+        "Whole path, ms a stage: median, and what 95 of 100 frames stay below",
+        {f"{stage}_{figure}_ms": f"{stage} {figure[1:]}" for stage in STAGES for figure in ("p50", "p95")},
+    ),
     "training": (
         "Training",
         {
@@ -63,7 +67,12 @@ TABLES: dict[str, tuple[str, dict[str, str]]] = {
     ),
     "serving": (
         "Serving over loopback",
-        {"requests_per_s": "requests/s", "faces_per_s": "faces/s", "p50_ms": "median, ms", "p95_ms": "95 of 100 below"},
+        {
+            "requests_per_s": "requests/s",
+            "faces_per_s": "faces/s",
+            "wait_p50_ms": "median, ms",
+            "wait_p95_ms": "95 of 100 below",
+        },
     ),
 }
 
@@ -72,13 +81,14 @@ def as_markdown(report: Mapping[str, Any]) -> str:
     """Give the tables that a report of `benchmarks.run` holds, their ratios and fits, and the machine."""
     parts: list[str] = []
     for table, (title, columns) in TABLES.items():
-        rows = rows_of(report, table)
+        name, _, part = table.partition(":")
+        rows = rows_of(report, name)
         if not rows:
             continue
         parts.append(f"### {title}\n")
         parts += _table(rows, columns, is_turned=table in _TURNED)
-        left = {name: row for name, row in rows.items() if not any(column in row for column in columns)}
-        parts += _list(left)
+        if not part:
+            parts += _list({name: row for name, row in rows.items() if not any(column in row for column in columns)})
     made_on, load = report["machine"], report["machine"]["load_average"][0]
     parts.append(
         f"{made_on['processor']}, {made_on['cores']} cores, load average {load:.1f} before and "

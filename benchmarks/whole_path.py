@@ -113,18 +113,18 @@ def table(plan: Plan) -> Figures:
         f"{name}_2_threads": Row(swappers[2].open_session(), streams[name].pictures, 1)
         for name in ("720p_1_faces", "1080p_1_faces")
     }
-    naive_ms = _in_turn(streams, _naive(swappers[1]), plan.pick(25, 250))
+    naive_ms = _in_turn(streams, _naive(swappers[1]), plan.pick(15, 250))
     figures: Figures = {}
     for name, row in streams.items():
         figures |= rows(name, row.figures())
         row.session.close()
     for name, values in naive_ms.items():
         figures |= rows(name, {**spread("naive", values), "naive_to_ours_ratio": ratio(values, streams[name].wall_ms)})
-    viewers = viewer_cpu_ms(swappers[1], streams["480p_1_faces"].pictures, plan.pick(20, 250))
+    viewers = viewer_cpu_ms(swappers[1], streams["480p_1_faces"].pictures, plan.pick(15, 250))
     figures |= rows("viewers", {f"cpu_of_{count}_ms": round(ms, 3) for count, ms in viewers.items()})
     figures |= rows("viewers", {"second_to_first_cpu_ratio": round((viewers[2] - viewers[1]) / viewers[1], 3)})
     for fps in (30, 120):  # a camera's, and more than anybody can swap
-        stream = streamed(swappers[1], streams["480p_1_faces"].pictures, plan.pick(2, 10), fps)
+        stream = streamed(swappers[1], streams["480p_1_faces"].pictures, plan.pick(1, 10), fps)
         figures |= rows(f"480p_camera_{fps}_fps", stream)
     return figures | rows("growth", growth(figures, viewers))
 

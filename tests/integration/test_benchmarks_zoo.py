@@ -45,6 +45,26 @@ def test_multiplications_are_counted_through_nested_models() -> None:
     assert whole.output_shape == (None, 32, 32, 4)
 
 
+def test_halves_of_a_network_give_its_answer_one_after_the_other() -> None:
+    from benchmarks import networks, zoo
+
+    whole = zoo.KNOWN["quick96"]()
+    first, second = networks._halves(whole)
+    face = networks.faces(96, 1).astype(np.float32) / 255
+    assert max(first.count_params(), second.count_params()) < 0.8 * whole.count_params()
+    assert first.count_params() + second.count_params() == whole.count_params()
+    np.testing.assert_allclose(second.predict(first.predict(face)), whole.predict(face), atol=1e-5)
+
+
+def test_quick_run_converts_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from benchmarks import networks
+
+    network = networks.network("ours128", tmp_path, is_quick=True)
+    assert not network.graphs and not any(tmp_path.iterdir())
+    assert list(network.calls(is_quick=True)) == ["keras_predict"]
+    assert "a run without --quick makes them" in capsys.readouterr().err
+
+
 @pytest.mark.timeout(300)  # four processes that import TensorFlow and convert
 def test_every_runtime_gives_keras_answer(tmp_path: Path) -> None:
     from benchmarks import networks
