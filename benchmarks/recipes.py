@@ -83,7 +83,7 @@ def compare(
         }
         size = f"{config.size.input_px} px"
     start = str(start_from) if start_from else "chance"
-    told = {"minutes": minutes, "size": size, "start": start}
+    told = {"minutes": minutes, "size": size, "start": start, "clips": [clip.name for clip in clips], "frames": frames}
     return {"machine": machine(), **told, **figures, "classic_to_paired": _ratios(figures)}
 
 
