@@ -73,7 +73,7 @@ def _whole_path(axes: Any, rows: dict[str, dict[str, float]]) -> None:
     axes.set(title="Whole path without codec", xlabel="ms (median of each stage)")
     axes.tick_params(axis="y", labelsize=7)
     axes.invert_yaxis()
-    axes.set_xlim(right=1.15 * max(bottom, default=1))  # room for the legend, and for what is written behind bars
+    axes.set_xlim(right=1.3 * max(bottom, default=1))  # room for the legend, and for what is written behind bars
     axes.legend(fontsize=8, loc="lower right")
 
 
