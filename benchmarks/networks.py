@@ -30,7 +30,7 @@ THREADS = (1, 2)
 KINDS = ("float32", "int8")
 _CODE_OF_GRAPHS = ("benchmarks/zoo.py", "benchmarks/runtimes.py", "understudy/network.py", "training/export.py")
 _CONVERTER_BYTES = 220  # of memory for each weight; measured, TensorFlow to LiteRT in int8
-_QUICK = ("classic64", "quick96", "saehd128")
+_QUICK = ("classic64",)
 _IN_TWO = ("rtm224",)  # converted in two parts, as ours is: whole it would take 31 GB
 # A part of a network: name, model, and what gives it typical inputs.
 Part = tuple[str, Any, Callable[[], NDArray[np.float32]]]

@@ -45,7 +45,7 @@ def table(plan: Plan) -> Figures:
     else:
         for backend in filter(find_spec, BACKENDS):
             figures |= rows(backend, _in_child(backend, steps=20, batch=8))
-    return figures | rows("augment", augmenting(plan.pick(10, 100))) | extracting(plan.pick(12, 120), plan.pick(1, 5))
+    return figures | rows("augment", augmenting(plan.pick(10, 100))) | extracting(plan.pick(8, 120), plan.pick(1, 5))
 
 
 def training(steps: int, batch: int) -> Figures:

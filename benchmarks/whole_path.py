@@ -113,14 +113,14 @@ def table(plan: Plan) -> Figures:
         f"{name}_2_threads": Row(swappers[2].open_session(), streams[name].pictures, 1)
         for name in ("720p_1_faces", "1080p_1_faces")
     }
-    naive_ms = _in_turn(streams, _naive(swappers[1]), plan.pick(15, 250))
+    naive_ms = _in_turn(streams, _naive(swappers[1]), plan.pick(10, 250))
     figures: Figures = {}
     for name, row in streams.items():
         figures |= rows(name, row.figures())
         row.session.close()
     for name, values in naive_ms.items():
         figures |= rows(name, {**spread("naive", values), "naive_to_ours_ratio": ratio(values, streams[name].wall_ms)})
-    watched = viewer_cpu_ms(swappers[1], streams["480p_1_faces"].pictures, plan.pick(15, 80), plan.pick(3, 9))
+    watched = viewer_cpu_ms(swappers[1], streams["480p_1_faces"].pictures, plan.pick(12, 80), plan.pick(2, 9))
     viewers = {count: float(np.median(values)) for count, values in watched.items()}
     figures |= rows("viewers", {f"cpu_of_{count}_ms": round(ms, 3) for count, ms in viewers.items()})
     figures |= rows("viewers", {"second_to_first_cpu_ratio": round(ratio(watched[2], watched[1]) - 1, 3)})
