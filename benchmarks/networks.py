@@ -196,13 +196,15 @@ def network(name: str, cache: Path, *, is_quick: bool = False) -> Network:
                 left_out.append(f"{runtime} {kind}")
                 continue
             for index in missing:
-                # In a process of its own: for large networks converters take 10 GB, and keep them.
+                # In a process of its own: for large networks converters take up to 19 GB, and keep them.
                 with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
                     pool.submit(_write, name, index, kind, paths[index]).result()
             graphs[runtime, kind] = tuple(str(path) for path in paths)
     if left_out:
-        why = "its graphs are not in the cache (a run without --quick makes them)"
-        why = why if is_quick else "it is too large to be converted in this machine's memory"
+        if is_quick:
+            why = "its graphs are not in the cache (a run without --quick makes them)"
+        else:
+            why = "it is too large to be converted in this machine's memory"
         print(f"{name}: {why}: {', '.join(left_out)}.", file=sys.stderr)
     return Network(whole, graphs)
 

@@ -29,7 +29,7 @@ RECIPES = ("paired", "classic")
 # Of an identity, what is missing to the persona counts: 1 - cosine, as of an error.
 _FIGURES = ("expression_pct", "mouth_pct", "eyes_pct", "pose_deg", "identity_to_persona", "retrieval_rank1")
 _WARM_STEPS, _TIMED_STEPS = 3, 10
-PERSONA_CONFIG = Path(__file__).parents[1] / "training" / "configs" / "persona.toml"
+_PERSONA_CONFIG = Path(__file__).parents[1] / "training" / "configs" / "persona.toml"
 # What a swap must reach to be worth showing: at most, but for retrieval.
 GATE = {"pose_deg": 2.0, "mouth_pct": 2.8, "eyes_pct": 1.8, "retrieval_rank1": 0.95}
 
@@ -67,51 +67,60 @@ def compare(
     from training.evaluate import Evaluator
 
     evaluator = Evaluator(clips, every, frames)
+    configs = {recipe: _config(recipe, pairs, persona, out, is_fast, start_from) for recipe in RECIPES}
     figures: dict[str, Any] = {}
-    size = ""
-    for recipe in RECIPES:
-        config = _config(recipe, pairs, persona, out, is_fast, start_from)
+    for recipe, config in configs.items():
         iterations = _iterations(config, minutes)
         config = replace(config, iterations=iterations, warm_up=min(config.warm_up, iterations // 10))
         seen = _looks(config, looks, evaluator, persona)
-        held = [look for look, found in enumerate(seen, 1) if holds_gate(found["played"])]
+        held = [step for step, found in seen.items() if holds_gate(found["played"])]
         figures[recipe] = {
             "iterations": iterations,
-            "minutes_to_gate": round(minutes * held[0] / looks, 2) if held else None,
-            **seen[-1]["network"],
-            "looks": [found["played"] for found in seen],
+            "minutes_to_gate": round(minutes * held[0] / iterations, 2) if held else None,
+            **seen[iterations]["network"],
+            "looks": [found["played"] for found in seen.values()],
         }
-        size = f"{config.size.input_px} px"
-    start = str(start_from) if start_from else "chance"
-    told = {"minutes": minutes, "size": size, "start": start, "clips": [clip.name for clip in clips], "frames": frames}
+    told = {
+        "minutes": minutes,
+        "size": f"{configs['paired'].size.input_px} px",
+        "start": str(start_from or "chance"),
+        "clips": [clip.name for clip in clips],
+        "frames": frames,
+    }
     return {"machine": machine(), **told, **figures, "classic_to_paired": _ratios(figures)}
 
 
-def _looks(config: Any, looks: int, evaluator: Any, persona: str) -> list[dict[str, Any]]:
-    """Train a recipe, or go on, and measure it at each look; those of a run before are kept."""
-    kept = Path(config.out) / "looks.json"
-    seen: list[dict[str, Any]] = json.loads(kept.read_text()) if kept.is_file() else []
-    if len(seen) < looks:
-        for bundle in _trained(config, looks, len(seen) + 1):
-            seen.append({how: _measured(evaluator, bundle, persona, how == "network") for how in ("network", "played")})
-            kept.write_text(json.dumps(seen))
-    return seen
+def _looks(config: Any, looks: int, evaluator: Any, persona: str) -> dict[int, dict[str, Any]]:
+    """Train a recipe, or go on, and measure it at each look; those of a run before are kept.
 
-
-def _measured(evaluator: Any, bundle: Any, persona: str, is_bare: bool) -> dict[str, float | None]:
-    """Measure a swap, means over the clips: what plays, or what the network alone paints.
-
-    That is no detail of a still over it, and no eyes of the driver's own.
+    Returns:
+        By step, in order: what the `network` alone paints, without detail of a still and eyes of the driver's own,
+        and what is `played`.
     """
-    from understudy.swapper import FaceSwapper, SwapSettings
+    from understudy.swapper import SwapSettings
 
-    model = FaceSwapper(bundle, SwapSettings(persona, own_eyes=False, detail=0.0) if is_bare else SwapSettings(persona))
+    ways = {"network": SwapSettings(persona, own_eyes=False, detail=0.0), "played": SwapSettings(persona)}
+    kept = Path(config.out) / "looks.json"
+    before = json.loads(kept.read_text()) if kept.is_file() else {}
+    seen: dict[int, dict[str, Any]] = {int(step): found for step, found in before.items()}
+    steps = [config.iterations * look // looks for look in range(1, looks + 1)]
+    for step, bundle in _trained(config, [step for step in steps if step not in seen]):
+        gallery = evaluator.gallery(bundle)
+        seen[step] = {way: _measured(evaluator, bundle, settings, gallery) for way, settings in ways.items()}
+        kept.write_text(json.dumps(seen))
+    return dict(sorted(seen.items()))
+
+
+def _measured(evaluator: Any, bundle: Any, settings: Any, gallery: Any) -> dict[str, float | None]:
+    """Measure a swap, means over the clips."""
+    from understudy.swapper import FaceSwapper
+
+    model = FaceSwapper(bundle, settings)
     model.warm_up()
-    gallery = evaluator.gallery(bundle)
     reports: list[dict[str, Any]] = []
     for driver in evaluator.drivers:
         session = model.open_session()
-        reports.append(evaluator.measure(session, driver, persona, gallery).figures())
+        reports.append(evaluator.measure(session, driver, settings.persona, gallery).figures())
         session.close()
     return {key: _mean(reports, key) for key in _FIGURES}
 
@@ -148,18 +157,22 @@ def _iterations(config: Any, minutes: float) -> int:
     return max(1, json.loads(plan.read_text()))
 
 
-def _trained(config: Any, looks: int, first: int) -> Iterator[Any]:
-    """Train a recipe, or go on; give the bundle as it is at each look from the first wanted."""
+def _trained(config: Any, steps: Sequence[int]) -> Iterator[tuple[int, Any]]:
+    """Train a recipe, or go on; give the bundle as it is at each of the steps that is still to come."""
     from training.export import export_bundle
     from training.train import Training
     from understudy.bundle import Bundle
     from understudy.trust_store import TrustStore, trust_folder
 
+    if not steps:
+        return
     trust = trust_folder(os.environ)
     training = Training(config, trust)
-    for look in range(first, looks + 1):
-        training.run(config.iterations * look // looks)
-        yield Bundle.load(export_bundle(training, Path(config.out) / "bundle", TrustStore(trust)))
+    for step in steps:
+        if training.step > step:
+            continue
+        training.run(step)
+        yield step, Bundle.load(export_bundle(training, Path(config.out) / "bundle", TrustStore(trust)))
 
 
 def _config(recipe: str, pairs: Path, persona: str, out: Path, is_fast: bool, start_from: Path | None) -> Any:
@@ -169,7 +182,7 @@ def _config(recipe: str, pairs: Path, persona: str, out: Path, is_fast: bool, st
     is_classic = recipe == "classic"
     config = TrainingConfig(size=FAST if is_fast else NetworkSize())
     if start_from:
-        own = load_config(PERSONA_CONFIG, [f'start_from="{start_from}"'])
+        own = load_config(_PERSONA_CONFIG, [f'start_from="{start_from}"'])
         config = replace(config, augmentation=own.augmentation) if is_classic else own
     if is_classic or not start_from:
         config = replace(config, size=replace(config.size, bottleneck=256))

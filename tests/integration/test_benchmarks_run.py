@@ -90,8 +90,8 @@ def test_quick_run_prints_one_object_with_machine_and_keys_of_three_parts(
 def test_whole_path_swaps_every_face_and_fits_how_cost_grows(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bundle = build_tiny_bundle(tmp_path / "tiny")
-    command = ["--quick", "--json", "--only", "whole_path", "--bundle", str(bundle)]
+    # On the shipped bundle: a tiny one keeps up with 120 frames a second.
+    command = ["--quick", "--json", "--only", "whole_path"]
     assert main([*command, "--cache", str(tmp_path / "cache")]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["whole_path.720p_4_faces.faces_swapped_per_frame"] > 3.5
@@ -101,7 +101,7 @@ def test_whole_path_swaps_every_face_and_fits_how_cost_grows(
     for camera in ("480p_camera_30_fps", "480p_camera_120_fps"):
         assert report[f"whole_path.{camera}.wrong_order_frames"] == 0
         assert report[f"whole_path.{camera}.shown_fps"] > 5
-        assert report[f"whole_path.{camera}.dropped_frames"] >= 0
+    assert report["whole_path.480p_camera_120_fps.dropped_frames"] > 0, "nobody swaps 120 frames a second here"
 
 
 @pytest.mark.slow

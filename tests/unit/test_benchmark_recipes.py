@@ -42,7 +42,8 @@ def test_looks_of_a_run_before_are_kept_and_tell_when_the_gate_held_first(tmp_pa
     for recipe, played in (("paired", [missed, held, held]), ("classic", [missed] * 3)):
         (tmp_path / recipe).mkdir()
         (tmp_path / recipe / "iterations.json").write_text("30")
-        (tmp_path / recipe / "looks.json").write_text(json.dumps([{"network": p, "played": p} for p in played]))
+        looks = {step: {"network": p, "played": p} for step, p in zip((10, 20, 30), played, strict=True)}
+        (tmp_path / recipe / "looks.json").write_text(json.dumps(looks))
     found = recipes.compare(tmp_path / "none", "ada", [], 12.0, tmp_path)
     assert (found["paired"]["minutes_to_gate"], found["classic"]["minutes_to_gate"]) == (8.0, None)
     assert found["paired"]["looks"] == [missed, held, held]
