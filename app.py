@@ -1,19 +1,20 @@
 """The app: `streamlit run app.py` serves the pages of `ui/main.py`, and the frames' WebSocket, on one port."""
 
-import os
-
 import streamlit as st
+from starlette.middleware import Middleware
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
+from serving.server.bounded_http import Bounds
 from ui.camera_socket import PATH
+from ui.guard import Guard
 from ui.house import seats
-from ui.relay_websocket import relay_frames
+from ui.relay_websocket import MOST_FRAME_BYTES, relay_frames
 from ui.settings import app_settings
-from understudy.quiet import keep_quiet
 
-keep_quiet(os.environ)
 app_settings()  # a wrong environment stops the start here, with a sentence
+_base = st.get_option("server.baseUrlPath").strip("/")
+_base = f"/{_base}" if _base else ""
 
 
 async def frames(socket: WebSocket) -> None:
@@ -21,4 +22,16 @@ async def frames(socket: WebSocket) -> None:
     await relay_frames(socket, seats())
 
 
-app = st.App("ui/main.py", routes=[WebSocketRoute(st.get_option("server.baseUrlPath").rstrip("/") + PATH, frames)])
+app = st.App(
+    "ui/main.py",
+    routes=[WebSocketRoute(_base + PATH, frames)],
+    middleware=[
+        Middleware(
+            Guard,
+            hosts=st.get_option("server.allowedHosts"),
+            origins=st.get_option("server.corsAllowedOrigins"),
+            base=_base,
+            bounds=Bounds(messages=((PATH, MOST_FRAME_BYTES),)),
+        )
+    ],
+)

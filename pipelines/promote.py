@@ -27,7 +27,6 @@ from training.log_model import fetch_bundle, find_version
 from understudy.bundle import Bundle, BundleError
 from understudy.consent_record import ConsentError
 from understudy.persona import Persona
-from understudy.quiet import keep_quiet
 from understudy.trust_store import Trust, TrustStore, trust_folder
 
 if TYPE_CHECKING:
@@ -239,7 +238,6 @@ def _run(options: argparse.Namespace) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; give its exit status."""
-    keep_quiet(os.environ)
     parser = _parser()
     options = parser.parse_args(arguments)
     if not options.clips and not options.rollback:

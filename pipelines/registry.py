@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,7 +20,6 @@ from typing import TYPE_CHECKING
 from liveframe.errors import LiveframeError
 from training.log_model import DIGEST_TAG, LoggedBundle, fetch_bundle, find_version, log_bundle
 from understudy.bundle import BundleError
-from understudy.quiet import keep_quiet
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -254,7 +252,6 @@ def _line(info: VersionInfo, is_json: bool) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; give its exit status: 2 when it is refused."""
-    keep_quiet(os.environ)
     options = _parser().parse_args(arguments)
     registry = Registry(options.name)
     try:

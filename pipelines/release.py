@@ -25,7 +25,6 @@ from pipelines.chain import Release, chain
 from pipelines.code_digest import ROOT
 from pipelines.step_cache import StepRun, read_log
 from pipelines.steps import ReleaseError
-from understudy.quiet import keep_quiet
 from understudy.trust_store import trust_folder
 
 _CONFIGS = ROOT / "training" / "configs"
@@ -181,7 +180,6 @@ def _check(parser: argparse.ArgumentParser, release: Release) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; give its exit status."""
-    keep_quiet(os.environ)
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.command == "compile":

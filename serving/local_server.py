@@ -13,6 +13,7 @@ from starlette.routing import Route
 from serving.exchange import Exchange
 from serving.plan import HEALTH_ROUTE, PREDICT_ROUTE
 from serving.routine import Routine
+from serving.server.serve import answer_request, serve
 from serving.settings import ServerSettings
 from understudy.bundle import default_bundle
 from understudy.manifest import BundleError
@@ -22,8 +23,7 @@ def build_app(exchange: Exchange) -> Starlette:
     """Give the ASGI app: POST /predict, GET /health. It closes the exchange when it shuts down."""
 
     async def predict(request: Request) -> Response:
-        reply = await exchange.answer(request.headers, request.stream())
-        return Response(reply.body, reply.status, dict(reply.headers))
+        return await answer_request(exchange, request)
 
     async def health(_: Request) -> Response:
         reply = exchange.health()
@@ -57,8 +57,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=8080)
     parser.add_argument("--host", default="127.0.0.1")
     arguments = parser.parse_args(argv)
-    import uvicorn
-
     settings = ServerSettings.from_environment()
     try:
         exchange = open_exchange(arguments.bundle or settings.bundle or str(default_bundle()), settings)
@@ -66,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     print(f"Serving {', '.join(exchange.routine.bundle.variants)} at http://{arguments.host}:{arguments.port}/predict")
-    uvicorn.run(build_app(exchange), host=arguments.host, port=arguments.port, access_log=False, log_level="warning")
+    serve(build_app(exchange), exchange, arguments.host, arguments.port)
     return 0
 
 

@@ -38,7 +38,7 @@ PICTURES: Mapping[str, Encoding] = {
     "image/webp": Encoding.WEBP,
     "image/png": Encoding.PNG,
 }
-LIMITS = WireLimits(max_bytes=10_000_000, max_count=16, max_side=2160)
+LIMITS = WireLimits(max_bytes=10_000_000, max_count=16, max_side=2160, max_pixels=8 * 1024 * 1024)
 QUALITY = 90
 CONSENT_S = 10.0
 
@@ -126,6 +126,7 @@ class Routine:
         self._models: dict[str, BatchModel] = {}
         self._frame_models: dict[str, Any] = {}
         self._lock = threading.Lock()
+        self._frame_lock = threading.Lock()  # warming for whole frames holds up no crop
         self._is_warm = False
         self.threads = 1
 
@@ -338,7 +339,7 @@ class Routine:
         return Outputs(np.stack(images), instances.reply, instances.encoding, found, done)
 
     def _frame_model(self, variant: str) -> Any:
-        with self._lock:
+        with self._frame_lock:
             if variant not in self._frame_models:
                 model = self.bundle.frame_model(variant)
                 model.warm_up()

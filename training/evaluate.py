@@ -30,7 +30,6 @@ from training.measure import Driver, Gallery, SwapMeter, watch
 from training.side_by_side import Disclosed, SideBySide, plot_reports
 from understudy.clip import ClipFrame, describe, read_frames
 from understudy.media_guard import MediaError
-from understudy.quiet import keep_quiet
 from understudy.trust_store import trust_folder
 from understudy.weights import WeightsError
 
@@ -246,7 +245,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; give its exit status."""
-    keep_quiet(os.environ)
     options = _parser().parse_args(arguments)
     from training.log_model import open_bundle
     from understudy.bundle import default_bundle

@@ -39,7 +39,6 @@ from training.tracking import Tracker
 from understudy.bundle import Bundle, BundleError
 from understudy.consent_record import ConsentError
 from understudy.network import FAST, SwapAutoencoder
-from understudy.quiet import keep_quiet
 from understudy.sheet import labelled
 from understudy.trust_store import TrustStore, trust_folder
 
@@ -361,7 +360,6 @@ def preview_sheet(
 
 def main() -> None:
     """Train from the command line."""
-    keep_quiet(os.environ)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--trust", type=Path, help="folder of keys (default: UNDERSTUDY_HOME or ~/.understudy)")

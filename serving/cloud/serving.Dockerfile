@@ -3,6 +3,8 @@
 FROM python:3.11-slim
 
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+# No library reports home, whatever loads it first (understudy/quiet.py).
+ENV ORT_DISABLE_TELEMETRY=1 DO_NOT_TRACK=true
 WORKDIR /app
 
 # --no-deps: requirements.txt is complete, and one weights-only package asks for TensorFlow without needing it.
