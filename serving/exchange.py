@@ -126,6 +126,7 @@ class Exchange:
             "refused": stats.refused,
             "expired": stats.expired,
             "queued": stats.queued,
+            "under_way": self._under_way,
             "item_ms": round(stats.item_ms, 3),
         }
         return Reply(200, {"Content-Type": JSON}, json.dumps(facts).encode())
