@@ -6,11 +6,11 @@ from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
 from serving.server.bounded_http import Bounds
-from ui.camera_socket import PATH
 from ui.guard import Guard
-from ui.house import seats
-from ui.relay_websocket import MOST_FRAME_BYTES, relay_frames
-from ui.settings import app_settings
+from ui.relay.camera_socket import PATH
+from ui.relay.websocket import MOST_FRAME_BYTES, relay_frames
+from ui.session.settings import app_settings
+from ui.session.shared import seats
 
 app_settings()  # a wrong environment stops the start here, with a sentence
 _base = st.get_option("server.baseUrlPath").strip("/")
@@ -18,7 +18,7 @@ _base = f"/{_base}" if _base else ""
 
 
 async def frames(socket: WebSocket) -> None:
-    """Relay one viewer's frames; see `ui.relay_websocket`."""
+    """Relay one viewer's frames; see `ui.relay.websocket`."""
     await relay_frames(socket, seats())
 
 

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from training.log_model import DIGEST_TAG, fetch_bundle, find_version
-from understudy.bundle import BundleError
+from training.model.log_model import DIGEST_TAG, fetch_bundle, find_version
+from understudy.bundle.bundle import BundleError
 
 
 class Follower:

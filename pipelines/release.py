@@ -25,7 +25,7 @@ from pipelines.chain import Release, chain
 from pipelines.code_digest import ROOT
 from pipelines.step_cache import StepRun, read_log
 from pipelines.steps import ReleaseError
-from understudy.trust_store import trust_folder
+from understudy.consent.trust_store import trust_folder
 
 _CONFIGS = ROOT / "training" / "configs"
 

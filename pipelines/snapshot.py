@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.registry import DEFAULT_NAME, Registry, VersionInfo
-from understudy.bundle import BundleError
-from understudy.jobs import write_json
+from understudy.bundle.bundle import BundleError
+from understudy.jobs.queue import write_json
 
 _FETCHED = 12
 _JUDGEMENTS = 50

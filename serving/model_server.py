@@ -41,9 +41,9 @@ class ModelServer(CprModelServer):
 
 def main() -> None:
     """Serve on AIP_HTTP_PORT until a signal. One process: workers would each batch for themselves."""
-    os.environ.setdefault("HANDLER_MODULE", "serving.handler")
+    os.environ.setdefault("HANDLER_MODULE", "serving.server.handler")
     os.environ.setdefault("HANDLER_CLASS", "BinaryHandler")
-    os.environ.setdefault("PREDICTOR_MODULE", "serving.predictor")
+    os.environ.setdefault("PREDICTOR_MODULE", "serving.server.predictor")
     os.environ.setdefault("PREDICTOR_CLASS", "UnderstudyPredictor")
     server = ModelServer()
     host = os.environ.get("UNDERSTUDY_HOST", "0.0.0.0")

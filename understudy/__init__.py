@@ -2,6 +2,6 @@
 
 import os
 
-from understudy.quiet import keep_quiet
+from understudy.jobs.quiet_logs import keep_quiet
 
 keep_quiet(os.environ)  # before any module here loads a library that would report

@@ -3,7 +3,7 @@ FROM python:3.11-slim
 
 RUN pip install --no-cache-dir uv
 ENV PYTHONUNBUFFERED=1 UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1
-# No library reports home, whatever loads it first (understudy/quiet.py).
+# No library reports home, whatever loads it first (understudy/jobs/quiet_logs.py).
 ENV ORT_DISABLE_TELEMETRY=1 MLFLOW_DISABLE_TELEMETRY=true DO_NOT_TRACK=true
 WORKDIR /app
 

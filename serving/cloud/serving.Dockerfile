@@ -3,7 +3,7 @@
 FROM python:3.11-slim
 
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
-# No library reports home, whatever loads it first (understudy/quiet.py).
+# No library reports home, whatever loads it first (understudy/jobs/quiet_logs.py).
 ENV ORT_DISABLE_TELEMETRY=1 DO_NOT_TRACK=true
 WORKDIR /app
 
@@ -16,9 +16,9 @@ COPY understudy understudy
 COPY serving serving
 
 # What the SDK's model server reads; Vertex AI adds AIP_HTTP_PORT, AIP_HEALTH_ROUTE, AIP_PREDICT_ROUTE, AIP_STORAGE_URI.
-ENV HANDLER_MODULE=serving.handler \
+ENV HANDLER_MODULE=serving.server.handler \
     HANDLER_CLASS=BinaryHandler \
-    PREDICTOR_MODULE=serving.predictor \
+    PREDICTOR_MODULE=serving.server.predictor \
     PREDICTOR_CLASS=UnderstudyPredictor
 
 RUN useradd --system --create-home understudy

@@ -11,8 +11,8 @@ import uvicorn
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from serving.exchange import Exchange
 from serving.server.bounded_http import Bounds, bind, end_within
+from serving.server.exchange import Exchange
 
 BOUNDS = Bounds(connections=512, sockets=0)
 DRAIN_S = 8.0  # after SIGTERM, for requests under way

@@ -22,11 +22,11 @@ import psutil
 import pytest
 import requests
 
-from liveframe.picture import Encoding, encode_picture
-from liveframe.wire import MEDIA_TYPE, encode_batch
-from tests.ports import free_port
-from tests.serving_bundle import served_bundle
-from tests.waiting import wait_until
+from benchmarks.harness.ports import free_port
+from benchmarks.harness.waiting import wait_until
+from liveframe.remote.picture import Encoding, encode_picture
+from liveframe.remote.wire import MEDIA_TYPE, encode_batch
+from tests.support.serving_bundle import served_bundle
 
 MOST_GROWTH_BYTES = 100_000_000
 HEAD = "POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg; deadline-ms=10000\r\n"

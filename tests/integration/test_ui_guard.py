@@ -22,10 +22,10 @@ import requests
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from benchmarks.harness.ports import free_port
+from benchmarks.harness.waiting import wait_until
 from liveframe.errors import WireError
-from tests.ports import free_port
-from tests.waiting import wait_until
-from ui.relay_websocket import SUBPROTOCOL, decode_jpeg
+from ui.relay.websocket import SUBPROTOCOL, decode_jpeg
 
 ROOT = Path(__file__).resolve().parents[2]
 MOST_GROWTH_BYTES = 100_000_000
