@@ -10,7 +10,7 @@ from ui.guard import Guard
 from ui.relay.camera_socket import PATH
 from ui.relay.websocket import MOST_FRAME_BYTES, relay_frames
 from ui.session.settings import app_settings
-from ui.session.shared import seats
+from ui.session.shared import viewer_registry
 
 app_settings()  # a wrong environment stops the start here, with a sentence
 _base = st.get_option("server.baseUrlPath").strip("/")
@@ -19,7 +19,7 @@ _base = f"/{_base}" if _base else ""
 
 async def frames(socket: WebSocket) -> None:
     """Relay one viewer's frames; see `ui.relay.websocket`."""
-    await relay_frames(socket, seats())
+    await relay_frames(socket, viewer_registry())
 
 
 app = st.App(

@@ -159,7 +159,7 @@ class Batcher:
             return max((time.monotonic() - began_s for began_s in self._began_s.values()), default=0.0)
 
     def stats(self) -> BatcherStats:
-        """Give the counts. Any thread."""
+        """Return the counts. Any thread."""
         with self._changed:
             return BatcherStats(
                 self._calls, self._items, self._refused, self._expired, self._queued, self._item_s * 1e3

@@ -135,7 +135,7 @@ class BoundedHttp(HttpProtocol):
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """Give a client that does not read a while."""
+        """Return a client that does not read a while."""
         super().pause_writing()
         self._unread_timer = self.loop.call_later(self.bounds.unread_s, self.transport.abort)
 

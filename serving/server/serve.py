@@ -40,7 +40,7 @@ async def answer_request(exchange: Exchange, request: Request) -> Response:
 
 
 async def _body(request: Request, is_read: asyncio.Event) -> AsyncIterator[bytes]:
-    """Give the body; of a client that hangs up, what came."""
+    """Return the body; of a client that hangs up, what came."""
     try:
         async for chunk in request.stream():
             yield chunk

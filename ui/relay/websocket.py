@@ -19,9 +19,9 @@ from liveframe.cover import slate
 from liveframe.errors import WireError
 from liveframe.frame import Image
 from liveframe.remote.picture import decode_picture
-from ui.relay.frame_executor import ShowLine
-from ui.session.stream import FAULT_SENTENCE, Screen, StreamCounts
-from ui.session.viewer import Seats
+from ui.relay.frame_executor import FrameExecutor
+from ui.session.stream import FAULT_SENTENCE, FrameHandler, StreamCounts
+from ui.session.viewer import ViewerRegistry
 
 SUBPROTOCOL = "understudy.frames"
 MOST_FRAME_BYTES = 2_000_000
@@ -39,9 +39,9 @@ class SocketStream:
     own, in their order, and waited for on others; the rest may be called from any thread.
     """
 
-    def __init__(self, socket: WebSocket, screen: Screen) -> None:
+    def __init__(self, socket: WebSocket, handler: FrameHandler) -> None:
         self._socket = socket
-        self._line = ShowLine(screen, "socket-stream")
+        self._line = FrameExecutor(handler, "socket-stream")
         self._loop = asyncio.get_running_loop()
         self._under_way: asyncio.Queue[asyncio.Future[bytes]] = asyncio.Queue()
         self._has_room = asyncio.Event()
@@ -124,13 +124,13 @@ class SocketStream:
             await self._socket.close(REPLACED)
 
 
-async def relay_frames(socket: WebSocket, seats: Seats) -> None:
+async def relay_frames(socket: WebSocket, registry: ViewerRegistry) -> None:
     """Serve one WebSocket: find the viewer by the token that the handshake carries, then relay.
 
     The token is offered as a subprotocol, beside ours: so it is checked before the socket is accepted, and no message
     of a stranger is read. No cookie is: another site's page gains nothing by opening this socket.
     """
-    viewer = next((seen for token in socket.scope["subprotocols"][1:2] if (seen := seats.find(token))), None)
+    viewer = next((seen for token in socket.scope["subprotocols"][1:2] if (seen := registry.find(token))), None)
     if viewer is None:
         await socket.close()  # before it is accepted: HTTP 403
         return
