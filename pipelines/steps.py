@@ -133,10 +133,10 @@ def train(
     """
 
     def work(folder: Path) -> None:
-        from training.config import load_config
         from training.export import export_bundle
+        from training.model.config import load_config
         from training.train import Training
-        from understudy.trust_store import TrustStore
+        from understudy.consent.trust_store import TrustStore
 
         track(tracking, model)
         fixed = {"name": model, "pairs": str(local(pairs)), "out": str(folder), "tracking": tracking}
@@ -170,7 +170,7 @@ def evaluate(
 
     def work(folder: Path) -> None:
         from training.evaluate import Evaluator
-        from understudy.bundle import Bundle
+        from understudy.bundle.bundle import Bundle
 
         evaluator = Evaluator(clips, every, frames, is_quiet=True, trust=local(trust))
         reports = evaluator.run(Bundle.load(local(trained) / BUNDLE), out=folder)
@@ -253,7 +253,7 @@ def promote(
         from pipelines.gates import load_gates
         from pipelines.promote import Trial, promote
         from pipelines.registry import Registry
-        from understudy.trust_store import TrustStore
+        from understudy.consent.trust_store import TrustStore
 
         track(tracking, model)
         note = json.loads((local(version) / VERSION).read_bytes())

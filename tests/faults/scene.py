@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from liveframe.frame import Image
-from tests.real_faces import astronaut, astronaut_face
-from understudy.face import Face, Matrix, Points
+from tests.support.real_faces import astronaut, astronaut_face
+from understudy.vision.face import Face, Matrix, Points
 
 HEIGHT, WIDTH = 240, 320
 _SPRITE = np.s_[30:230, 120:320]

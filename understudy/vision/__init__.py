@@ -1,0 +1,1 @@
+"""Where the faces are: detection, mesh, pose, tracking, alignment, recognition."""
