@@ -144,7 +144,7 @@ BOMBS = {
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_nobody_waits_while_a_costly_picture_is_read(server: Server, name: str) -> None:
-    """The slowest answer to others takes at most twice what 19 of 20 take without it, or 10 ms more on a busy machine."""
+    """The slowest answer to others takes at most twice what 19 of 20 take without it; 10 ms more on a busy machine."""
     body, content_type, sentence = BOMBS[name]
 
     def times_ms(count: int) -> list[float]:
