@@ -65,7 +65,7 @@ class _Unfinished:
         while sum(self.held.values()) > self.most:
             largest = max(self.held, key=self.held.__getitem__)
             del self.held[largest]
-            largest.transport.abort()
+            largest.drop()
 
 
 class BoundedSocket(WebSocketsSansIOProtocol):
@@ -79,6 +79,12 @@ class BoundedSocket(WebSocketsSansIOProtocol):
         if not self.transport.is_closing():
             super().data_received(data)
 
+    def drop(self) -> None:
+        """End the connection and free what it holds: the objects wait in a circle for the garbage collector."""
+        self.frames = []
+        self.conn.reader.discard()
+        self.transport.abort()
+
     def send_receive_event_to_app(self) -> None:
         """Hand a whole message over: reading pauses until it is taken."""
         self.unfinished.held.pop(self, None)
@@ -87,6 +93,7 @@ class BoundedSocket(WebSocketsSansIOProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget what it held."""
         self.unfinished.held.pop(self, None)
+        self.drop()
         super().connection_lost(exc)
 
 
