@@ -264,6 +264,7 @@ def training_facts(training: Training) -> dict[str, Any]:
         "batch": config.batch,
         "drivers": training.pairs.count,
         "faceset": training.pairs.digest(),
+        "sources": training.pairs.source_digests(),
         "seconds": round(sum(float(line["seconds"]) for line in curves), 1),
         "validation": curves[-1] if curves else {},
         "network": {name: getattr(config.size, name) for name in config.size.__slots__},

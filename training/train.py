@@ -31,7 +31,7 @@ from keras import ops
 
 from training.data.augment import augment, plain, resized
 from training.data.classic import ClassicBatches, Facesets
-from training.data.pairs import COMMON, PairedFaceset, PairsError
+from training.data.pairs import COMMON, PairedFaceset, PairsError, split_by_file
 from training.model.checkpoint import CheckpointError, assign, load_checkpoint, save_checkpoint
 from training.model.config import ConfigError, TrainingConfig, load_config
 from training.model.losses import LossWeights, dssim, swap_loss
@@ -60,9 +60,8 @@ class PairedBatches:
         self.config, self.personas = config, personas
         self._drivers, self._maps = pairs.array("drivers", 3), pairs.array("maps", 2)
         self._targets = [self._drivers if n == COMMON else pairs.array(f"targets/{n}", 3) for n in personas]
-        order = np.random.default_rng(config.seed).permutation(pairs.index.count)
-        held = min(config.validation, pairs.index.count // 5)
-        self.validation, self.training = order[:held], order[held:]
+        files = [file for file, _ in pairs.index.sources]
+        self.validation, self.training = split_by_file(files, min(config.validation, len(files) // 5), config.seed)
 
     def batch(self, step: int) -> Batch:
         """Return a training batch: faces float32 [B, I, I, 3] 0..1, and targets uint8 [B, O, O, 5] by persona.
