@@ -217,16 +217,25 @@ def test_exported_network_answers_as_the_trained_one(trained, tmp_path):
         assert np.abs(gain - wanted["gain"]).mean() < most
 
 
-def test_bundle_of_references_plays(trained, tmp_path):
+@pytest.fixture(scope="module")
+def exported(trained, tmp_path_factory):
+    """The training's bundle, with one persona."""
     from training.one_shot_bundle import export_one_shot
 
+    root = tmp_path_factory.mktemp("exported")
     face = align(astronaut(), astronaut_face(), 256)
-    folder = tmp_path / "personas/mia"
+    folder = root / "personas/mia"
     folder.mkdir(parents=True)
     cv2.imwrite(str(folder / "reference.png"), cv2.applyColorMap(face.crop, cv2.COLORMAP_OCEAN))
     np.save(folder / "mesh.npy", face.mesh)
     (folder / "consent.json").write_text("{}")
-    bundle = Bundle.load(export_one_shot(trained, tmp_path / "personas", tmp_path / "bundle"))
+    return export_one_shot(trained, root / "personas", root / "bundle")
+
+
+def test_bundle_of_references_plays_and_hands_its_personas_on(trained, exported, tmp_path):
+    from training.one_shot_bundle import export_one_shot
+
+    bundle = Bundle.load(exported)
     assert bundle.manifest.is_one_shot and [each.title for each in bundle.personas] == ["Mia"]
     model = FaceSwapper(bundle, SwapSettings("mia"))
     model.warm_up()
@@ -236,7 +245,7 @@ def test_bundle_of_references_plays(trained, tmp_path):
     assert result.subjects_found == 1
     assert np.abs(result.image.astype(int) - astronaut()).max() > 30
     # A later training takes the personas over.
-    again = Bundle.load(export_one_shot(retargeted(trained, tmp_path / "bundle"), None, tmp_path / "next"))
+    again = Bundle.load(export_one_shot(retargeted(trained, exported), None, tmp_path / "next"))
     assert np.array_equal(again.still("mia").image, bundle.still("mia").image)
 
 
@@ -247,9 +256,10 @@ def retargeted(training, bundle):
     return training
 
 
-def test_one_command_trains_exports_and_registers(made, trained, tmp_path):
+def test_one_command_trains_and_exports(made, exported, tmp_path):
     """As a user runs it, from the quick configuration: in a process of its own."""
     sets = [f"triplets={made}", f"out={tmp_path / 'out'}", "iterations=3", "preview_every=3", "tracking="]
+    sets.append(f"personas_from={exported}")
     done = subprocess.run(
         [sys.executable, "-m", "training.train", "--config", "training/configs/oneshot_quick.toml", "--set", *sets],
         cwd=ROOT,
