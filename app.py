@@ -1,4 +1,4 @@
-"""The app: `streamlit run app.py` serves the pages of `ui/main.py`, and the frames' WebSocket, on one port."""
+"""The app: `streamlit run app.py` serves `ui/main.py`'s pages, the frames' WebSocket and the panic key, on one port."""
 
 import streamlit as st
 from starlette.middleware import Middleware
