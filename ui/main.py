@@ -1,5 +1,7 @@
 """The pages and their navigation. Streamlit runs this file at every interaction: it only draws."""
 
+from pathlib import Path
+
 import streamlit as st
 
 from ui.convert import page as convert
@@ -12,7 +14,9 @@ from ui.studio import page as studio
 # The page begins under the navigation, not a hand's breadth below: pictures come first.
 _CLOSER = "<style>.stMainBlockContainer { padding-top: 4.5rem; padding-bottom: 3rem; }</style>"
 
-st.set_page_config(page_title="Understudy", page_icon=":material/theater_comedy:", layout="wide")
+_ICON = Path(__file__).with_name("favicon.svg")  # our own: Streamlit loads its named icons from elsewhere
+
+st.set_page_config(page_title="Understudy", page_icon=str(_ICON), layout="wide")
 st.html(_CLOSER)
 recall()
 live_page = st.Page(live.page, title="Live", icon=":material/videocam:", url_path="live", default=True)

@@ -24,5 +24,6 @@ RUN useradd --system --create-home understudy
 USER understudy
 ENV UNDERSTUDY_WORK=/tmp/understudy PATH=/app/.venv/bin:$PATH
 EXPOSE 8080
-# Both hosts end HTTPS in front of the container: browsers give the camera to secure pages only.
-CMD ["sh", "-c", "exec streamlit run app.py --server.port ${PORT:-8080} --server.address 0.0.0.0 --server.headless true --browser.gatherUsageStats false"]
+# Both hosts end HTTPS in front of the container: browsers give the camera to secure pages only. They also choose the
+# container by the name that was asked for, so any name that arrives is one of the app's.
+CMD ["sh", "-c", "exec streamlit run app.py --server.port ${PORT:-8080} --server.address 0.0.0.0 --server.headless true --server.allowedHosts '*' --browser.gatherUsageStats false"]
