@@ -58,7 +58,7 @@ class PairedBatches:
 
     def __init__(self, config: TrainingConfig, pairs: PairedFaceset, personas: list[str]) -> None:
         self.config, self.personas = config, personas
-        self._drivers, self._maps = pairs.array("drivers", 3), pairs.array("maps", 2)
+        self._drivers, self._maps = pairs.drivers.crops, pairs.array("maps", 2)
         self._targets = [self._drivers if n == COMMON else pairs.array(f"targets/{n}", 3) for n in personas]
         order = np.random.default_rng(config.seed).permutation(pairs.index.count)
         held = min(config.validation, pairs.index.count // 5)

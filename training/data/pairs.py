@@ -3,8 +3,8 @@
 A directory of flat arrays that are mapped, not read, so that a million pairs need no memory:
 
     pairs.json              what it holds, and how much of it is done
-    drivers.npy             uint8 [N, C, C, 3], BGR: aligned crops with a margin for augmentation
-    maps.npy                uint8 [N, C, C, 2]: mask (what may be replaced), detail (eyes and mouth)
+    drivers/                aligned crops with a margin for augmentation, and their meshes (training.data.drivers)
+    maps.npy                uint8 [N, C, C, 2]: mask (what may be replaced), attention (eyes and mouth)
     targets/<persona>.npy   uint8 [N, C, C, 3], BGR: the persona in the driver's pose and light
     stills/<persona>.png, stills/<persona>.npy    the persona's look and its mesh
 """
@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from training.data.drivers import CANVAS_PX, CROP_PX, MARGIN_PX, DriverCrops, open_crops
 from understudy.consent.check import check, read_record
 from understudy.consent.trust_store import TrustStore
-from understudy.vision.align import ALIGNMENT_VERSION, crop_matrix
-from understudy.vision.face import Matrix, Points
+from understudy.vision.align import ALIGNMENT_VERSION
 from understudy.vision.reenact import ReferenceFace
 
-# The crop proper is 256 px; the canvas around it leaves room to turn, shift and shrink it.
-CROP_PX = 256
-MARGIN_PX = 16
-CANVAS_PX = CROP_PX + 2 * MARGIN_PX
+__all__ = ["CANVAS_PX", "COMMON", "CROP_PX", "MARGIN_PX", "PairedFaceset", "PairsError", "PairsIndex", "write_json"]
+
 # The decoder that paints the drivers themselves.
 COMMON = "common"
 
@@ -47,12 +46,14 @@ class PairsIndex:
         done: how many rows are written, per array (drivers, and each persona).
         personas: recipe by persona name.
         sources: where each driver came from: (file, frame index).
+        wanted: SHA-256 of the drivers that were asked for: their files' content, and which frames.
     """
 
     count: int
     done: dict[str, int] = field(default_factory=dict[str, int])
     personas: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     sources: list[tuple[str, int]] = field(default_factory=list[tuple[str, int]])
+    wanted: str = ""
     alignment: int = ALIGNMENT_VERSION
     canvas_px: int = CANVAS_PX
 
@@ -74,17 +75,21 @@ class PairedFaceset:
             raise PairsError(f"{root} was aligned in another way. Make it anew: training.reenact.")
 
     @classmethod
-    def create(cls, root: Path, sources: list[tuple[str, int]]) -> "PairedFaceset":
-        """Start one, or reopen it if it has the same drivers (resume)."""
-        if (root / "pairs.json").is_file():
-            pairs = cls(root)
-            if [tuple(s) for s in pairs.index.sources] == sources:
-                return pairs
-            raise PairsError(f"{root} holds pairs of other drivers. Choose another --out, or remove it.")
+    def create(cls, root: Path, sources: list[tuple[str, int]], wanted: str) -> "PairedFaceset":
+        """Start one of the drivers in `root/drivers`."""
         (root / "targets").mkdir(parents=True, exist_ok=True)
         (root / "stills").mkdir(exist_ok=True)
-        write_json(root / "pairs.json", asdict(PairsIndex(len(sources), sources=sources)))
+        write_json(root / "pairs.json", asdict(PairsIndex(len(sources), sources=sources, wanted=wanted)))
         return cls(root)
+
+    @cached_property
+    def drivers(self) -> DriverCrops:
+        """The drivers' crops and meshes, mapped.
+
+        Raises:
+            DriversError: they are gone.
+        """
+        return open_crops(self.root / "drivers")
 
     def array(self, name: str, channels: int, *, write: bool = False) -> NDArray[np.uint8]:
         """Map an array: uint8 [N, CANVAS_PX, CANVAS_PX, channels]; made when it is written first."""
@@ -165,13 +170,6 @@ class PairedFaceset:
     def digest(self) -> str:
         """Return the SHA-256 of what the pairs were made from."""
         return hashlib.sha256(json.dumps(asdict(self.index), sort_keys=True).encode()).hexdigest()
-
-
-def canvas_matrix(mesh: Points) -> Matrix:
-    """Return the matrix frame -> canvas: the 256 px crop with its margin, float32 [2, 3]."""
-    matrix = crop_matrix(mesh, CROP_PX)
-    matrix[:, 2] += MARGIN_PX
-    return matrix
 
 
 def write_json(path: Path, value: Any) -> None:
