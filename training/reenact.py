@@ -45,7 +45,15 @@ from understudy.draw.contact_sheet import labelled
 from understudy.media.limits import IMAGE_EXTENSIONS
 from understudy.vision.embedding import SFaceEmbedder
 from understudy.vision.face import AlignedFace, Points
-from understudy.vision.reenact import ReferenceFace, attention_map, caricature, composite, face_mask, reenact
+from understudy.vision.reenact import (
+    ReferenceFace,
+    attention_map,
+    caricature,
+    composite,
+    face_mask,
+    reenact,
+    reference_face,
+)
 
 _CHUNK = 256
 
@@ -128,7 +136,7 @@ def photo_still(path: Path, finder: DriverFinder) -> ReferenceFace:
     aligned = finder.aligned(image)
     if aligned is None:
         raise PairsError(f"{path} must show a clear face, but none was found. Use a sharp, frontal photo.")
-    return ReferenceFace(aligned.crop, aligned.mesh)
+    return reference_face(np.asarray(image, np.uint8), aligned.face)
 
 
 def _some_pictures(folder: Path, limit: int) -> Iterator[NDArray[np.uint8]]:
@@ -156,7 +164,7 @@ def write_drivers(root: Path, wanted: Sequence[tuple[Path, int]], finder: Driver
     if (root / "pairs.json").is_file():
         pairs = PairedFaceset(root)
         if pairs.index.wanted != asked:
-            raise PairsError(f"{root} holds pairs of other drivers. Choose another --out, or remove it.")
+            raise pairs.others()
     else:
         collect(wanted, root / "drivers", finder)
         pairs = PairedFaceset.create(root, open_crops(root / "drivers").sources, asked)
