@@ -10,6 +10,7 @@ from ui.repertoire import House
 from ui.settings import RelayChoice
 from ui.viewer import Beside, Choices
 from understudy.bundle import PersonaInfo
+from understudy.casting import LEAST_STRENGTH
 from understudy.swapper import SwapSettings, View
 
 T = TypeVar("T")
@@ -128,7 +129,15 @@ def _choose_blend(persona: str, faces: Sequence[int]) -> SwapSettings:
     default = SwapSettings(persona)
     return SwapSettings(
         persona,
-        strength=st.slider("Strength", 0.0, 1.0, default.strength, 0.05, key="strength"),
+        strength=st.slider(
+            "Strength",
+            LEAST_STRENGTH,
+            1.0,
+            default.strength,
+            0.05,
+            key="strength",
+            help="How much of the persona is mixed in. Less than the slider's start, and you would be recognised.",
+        ),
         colour_match=st.toggle("Match the colours to the light", bool(default.colour_match), key="colour_match"),
         mask_feather=st.slider("Soft edge", 0.0, 1.0, default.mask_feather, 0.05, key="mask_feather"),
         mask_size=st.slider("Mask size", 0.5, 1.5, default.mask_size, 0.05, key="mask_size"),

@@ -26,6 +26,7 @@ from ui.stream import Stream
 from understudy.bundle import PersonaInfo
 from understudy.duet import DuetSession
 from understudy.role import Role
+from understudy.swap.raw_face import RawFaceInspector
 from understudy.swapper import SwapSession
 
 __all__ = ["Beside", "Choices", "HouseFullError", "Seats", "Viewer"]
@@ -70,6 +71,7 @@ class Viewer:
         self._lock = threading.RLock()
         self._stream: Stream | None = None
         self._newest: Shown | None = None
+        self._seen: tuple[str, ...] = ()
         self._recording: Recording | None = None
         self._heard_s = float("-inf")
         self._folder: Path | None = None
@@ -79,7 +81,8 @@ class Viewer:
         self._own_infos: tuple[PersonaInfo, ...] = ()
         self.house: House | None = None
         self.wanted = ""
-        self.pipeline = FramePipeline(model, finish=(self._mark,), configure=applying(choices))
+        configure, inspect = applying(choices), RawFaceInspector()
+        self.pipeline = FramePipeline(model, finish=(self._mark,), configure=configure, inspect=inspect)
         self.pipeline.set_cover(choices.cover)
         self.pipeline.set_swapping(choices.is_swapping)
         self.check_permits()
@@ -119,7 +122,7 @@ class Viewer:
             self.check_permits()
 
     def check_permits(self) -> str:
-        """Ask whether all who play may play live, and cover everything while one of them may not.
+        """Ask whether all who are chosen or to be seen may play live; cover everything while one of them may not.
 
         Takes some milliseconds: for script threads and timers, not for the frame loop.
 
@@ -132,6 +135,10 @@ class Viewer:
             if self._is_closed:
                 return ""
             return self._cover_for(self._problem(self._permits, "live"))
+
+    def cover(self, sentence: str) -> None:
+        """Cover everything and say why, until `check_permits` finds that they may play."""
+        self.pipeline.block(sentence)
 
     def _cover_for(self, problem: str) -> str:
         """Cover everything while there is a problem, or while a view with the camera in it has not gone yet."""
@@ -148,13 +155,16 @@ class Viewer:
         return tuple(self._personas[name] for name in names if name in self._personas)
 
     def _problem(self, permits: Permits, use: str) -> str:
-        strangers = [name for name in self._choices.personas if name not in self._personas]
-        if strangers:
-            return f"There is no consent record of {', '.join(strangers)} any more. Pick another persona."
         rival = self._choices.beside.house
         others = rival.bundle.personas if rival is not None else ()
-        left = [info for info in others if info.name in self._choices.personas] or others[:1]
-        return permits.problem((*self.infos(self._choices.personas), *left), use)
+        # Who is chosen is not always who is to be seen: where a persona cannot be loaded, the one before it plays on.
+        seen = [name for name in self._seen if name not in {info.name for info in others}]
+        names = tuple(dict.fromkeys((*self._choices.personas, *seen)))
+        strangers = [name for name in names if name not in self._personas]
+        if strangers:
+            return f"There is no consent record of {', '.join(strangers)} any more. Pick another persona."
+        left = [info for info in others if info.name in (*self._choices.personas, *self._seen)] or others[:1]
+        return permits.problem((*self.infos(names), *left), use)
 
     # ------------------------------------------------------------------ who plays
 
@@ -228,6 +238,7 @@ class Viewer:
             return
         with self._lock:
             self.house, self._marks = house, house.finish
+            self._seen = ()  # the model before is gone
             self.offer((*house.bundle.personas, *self._own_infos))
             if not set(self._choices.personas) <= self._personas.keys():
                 first = house.bundle.personas[0].name
@@ -296,9 +307,10 @@ class Viewer:
     def _keep(self, shown: Shown) -> None:
         """Look at everything that is shown (a `liveframe.pipeline.Tap`)."""
         self._newest = shown if shown.state is not ShownState.OFF else None
+        self._seen = shown.personas
         recording = self._recording
         if recording is not None:
-            recording.write(shown, self._choices.personas)
+            recording.write(shown)
 
     # ------------------------------------------------------------------ the stream
 

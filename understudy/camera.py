@@ -27,6 +27,7 @@ from understudy.clip import read_frames
 from understudy.performer import Performer
 from understudy.persona import ConsentWatch
 from understudy.stop_requests import stop_requests
+from understudy.swap.raw_face import RawFaceInspector
 from understudy.swapper import SwapSettings
 from understudy.trust_store import TrustStore, trust_folder
 
@@ -237,15 +238,19 @@ def relay(
     Raises:
         CameraError: a camera is missing or gone.
     """
-    sent, told = 0, ""
+    sent, told, blocked = 0, "", ""
     while not should_stop():
         image = source.read()
         if image is None:
             break
         captured_s = time.monotonic()
         sentence = problem()
-        if sentence:
-            pipeline.block(sentence)
+        if sentence != blocked:
+            blocked = sentence
+            if sentence:
+                pipeline.block(sentence)
+            else:
+                pipeline.unblock()
         shown = pipeline.process(np.ascontiguousarray(image[:, ::-1]) if is_mirrored else image, captured_s)
         sink.send(shown.image)
         sent += 1
@@ -292,7 +297,11 @@ def run(options: argparse.Namespace, environment: Mapping[str, str], sink: Frame
     watch = ConsentWatch(performer.persona, "live", store)
     source = _open_source(options)
     try:
-        with FramePipeline(performer.swapper, finish=performer.paints()) as pipeline, stop_requests() as should_stop:
+        inspect = RawFaceInspector()
+        with (
+            FramePipeline(performer.swapper, finish=performer.paints(), inspect=inspect) as pipeline,
+            stop_requests() as should_stop,
+        ):
             pipeline.set_cover(options.cover)
             return relay(source, sink, pipeline, watch.problem, should_stop, options.mirror)
     finally:

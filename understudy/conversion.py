@@ -13,6 +13,7 @@ from liveframe.errors import LiveframeError
 from liveframe.frame import Frame, Image
 from liveframe.gate import Paint
 from liveframe.model import FrameModel
+from liveframe.sentinel import Inspect
 from understudy.clip import read_frames
 from understudy.lock import exclusive
 from understudy.partial import PartialClip, Tally, fingerprint
@@ -78,6 +79,7 @@ class Conversion:
         paints: put on every picture: label, watermark.
         seal: signs the finished file in place, before it is published.
         is_face_suspected: a second look at frames that would be kept for want of a face.
+        inspect: a slow look, at every so-many-th frame, for the filmed face in what was swapped.
         identity: whatever else decides how frames look (bundle, persona, settings): work of an earlier run is taken
             up only where it is the same.
         segment_frames: at most so many frames are lost when the process dies.
@@ -90,6 +92,7 @@ class Conversion:
     paints: Sequence[Paint] = ()
     seal: Callable[[Path], None] | None = None
     is_face_suspected: Callable[[Image], bool] | None = None
+    inspect: Inspect | None = None
     identity: Mapping[str, object] = field(default_factory=dict[str, object])
     segment_frames: int = SEGMENT_FRAMES
     is_overwriting: bool = False
@@ -177,7 +180,13 @@ class _Run:
         """Write the segments that are missing."""
         model.warm_up()
         conversion = self._conversion
-        screener = Screener(model.open_session(), conversion.policy, conversion.paints, conversion.is_face_suspected)
+        screener = Screener(
+            model.open_session(),
+            conversion.policy,
+            conversion.paints,
+            conversion.is_face_suspected,
+            conversion.inspect,
+        )
         self._started_s = time.monotonic()
         try:
             frames = self._shown(screener)

@@ -99,9 +99,10 @@ def _parser() -> argparse.ArgumentParser:
 def _suspects_faces() -> Callable[[Image], bool]:
     """A wary look: whatever resembles a face a little."""
     from understudy.detect import FaceDetector
+    from understudy.vision.roll import RollCheck
 
-    detector = FaceDetector()
-    return lambda image: bool(detector.detect(image, _SUSPICION))
+    detector, roll = FaceDetector(), RollCheck()
+    return lambda image: bool(detector.detect(image, _SUSPICION) or roll.turned_faces(image, _SUSPICION))
 
 
 def _run_command(options: argparse.Namespace, environment: Mapping[str, str]) -> ConvertReport:
@@ -109,6 +110,7 @@ def _run_command(options: argparse.Namespace, environment: Mapping[str, str]) ->
 
     from understudy.performer import Performer
     from understudy.provenance import provenance_from
+    from understudy.swap.raw_face import RawFaceInspector
     from understudy.swapper import SwapSettings
 
     settings = SwapSettings(
@@ -128,6 +130,7 @@ def _run_command(options: argparse.Namespace, environment: Mapping[str, str]) ->
         paints=performer.paints(),
         seal=performer.sealer(provenance_from(environment)),
         is_face_suspected=_suspects_faces() if options.no_face is OnNoFace.KEEP else None,
+        inspect=RawFaceInspector(),
         identity={
             "bundle": performer.bundle.digest,
             "settings": performer.swapper.settings,

@@ -1,5 +1,6 @@
 """The live swap: detect and track -> align -> predict -> blend, one session per viewer."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,7 +15,7 @@ from liveframe.frame import Frame, FrameResult
 from understudy.align import align
 from understudy.blend import Blender
 from understudy.bundle import Bundle
-from understudy.casting import Chooser, SwapSettings, View
+from understudy.casting import LEAST_STRENGTH, Chooser, SwapSettings, View
 from understudy.detail import Detail
 from understudy.detect import FaceDetector
 from understudy.face import AlignedFace, Face
@@ -24,6 +25,8 @@ from understudy.track import FaceTracker, TrackSettings
 from understudy.view import draw_mesh, tinted
 
 __all__ = ["CropRenderer", "FaceSwapper", "InstantPersona", "SplitSwapSession", "SwapSession", "SwapSettings", "View"]
+
+_LOG = logging.getLogger(__name__)
 
 # A face whose mask covers less of its crop than this has not been replaced.
 _LEAST_COVERAGE = 0.05
@@ -236,36 +239,40 @@ class SwapSession:
 
         def finish() -> FrameResult:
             swaps = [
-                _Painted(face, swap, player)
-                for player, part, answer in plays
+                _Painted(name, face, swap, player)
+                for name, (player, part, answer) in zip(parts, plays, strict=True)
                 for face, swap in zip(part, answer(), strict=True)
             ]
             lap("network")
-            image, done = self._blended(frame.image, swaps, settings)
+            image, painted = self._blended(frame.image, swaps, settings)
             lap("blend")
-            note = self._trouble or _note(len(chosen), done, settings)
-            return FrameResult(image, frame.index, len(chosen), done, stages_ms, note)
+            note = self._trouble or _note(len(chosen), len(painted), settings)
+            names, is_mixed = tuple(dict.fromkeys(painted)), settings.strength < LEAST_STRENGTH
+            regions = None if settings.faces == "all" else tuple(face.box for face in chosen)
+            counts = (len(chosen), len(painted))
+            return FrameResult(image, frame.index, *counts, stages_ms, note, names, is_mixed, regions)
 
         return finish
 
     def _blended(
         self, image: NDArray[np.uint8], swaps: Sequence["_Painted"], settings: SwapSettings
-    ) -> tuple[NDArray[np.uint8], int]:
-        """Give a new image with the swaps in it, and how many faces they replaced."""
+    ) -> tuple[NDArray[np.uint8], list[str]]:
+        """Give a new image with the swaps in it, and for each face that they replaced the persona's name."""
         out, blend = image.copy(), settings.blend()
         if settings.view == View.MASK:
             blend = replace(blend, colour_match=0.0)
-        coverage: list[float] = []
+        painted: list[str] = []
         # Nearer faces are larger, and cover those behind them.
         for each in sorted(swaps, key=lambda painted: -_zoom(painted.face)):
             how = blend if each.player.is_aligned else replace(blend, own_eyes=False)
             is_mask = settings.view == View.MASK
             shown, detail = (tinted(each.swap), None) if is_mask else (each.swap, each.player.detail)
-            coverage.append(self._blender.blend(out, each.face, shown, how, detail))
+            coverage = self._blender.blend(out, each.face, shown, how, detail)
+            if coverage >= _LEAST_COVERAGE and settings.strength > 0:
+                painted.append(each.name)
             if settings.view == View.MESH:
                 draw_mesh(out, each.face.face)
-        done = sum(share >= _LEAST_COVERAGE for share in coverage)
-        return out, done if settings.strength > 0 else 0
+        return out, painted
 
     def _aligned(
         self, image: NDArray[np.uint8], faces: Sequence[Face], settings: SwapSettings
@@ -285,8 +292,9 @@ class SwapSession:
             trouble = ""
             try:
                 self._model.load(_names(wanted))
-            except LiveframeError as error:
-                trouble = f"{error} The persona before it plays on."
+            except Exception as error:  # a file that is gone, a runtime that fails: later choices must still load
+                _LOG.warning("The persona %s could not be loaded.", wanted.persona, exc_info=error)
+                trouble = f"{_sentence(error)} The persona before it plays on."
             with self._lock:
                 if self._wanted is not wanted and not self._is_closed:
                     continue
@@ -310,8 +318,9 @@ class SplitSwapSession(SwapSession):
 
 
 class _Painted(NamedTuple):
-    """A face, what its persona painted (uint8 [R, R, 4], BGR and mask), and who painted it."""
+    """Who plays a face, the face, what was painted (uint8 [R, R, 4], BGR and mask), and by what."""
 
+    name: str
     face: AlignedFace
     swap: NDArray[np.uint8]
     player: Player
@@ -342,6 +351,13 @@ def _open_eyes(threads: int) -> tuple[FaceDetector, FaceMesh]:
     return detector, mesh
 
 
+def _sentence(error: Exception) -> str:
+    """What a persona's loader raised, as a sentence with a remedy."""
+    if isinstance(error, LiveframeError):
+        return str(error)
+    return f"The persona could not be loaded ({type(error).__name__}: {error}). Pick another one, or restart the app."
+
+
 def _names(settings: SwapSettings) -> list[str]:
     return [settings.persona, *settings.cast.values()]
 
@@ -356,4 +372,6 @@ def _note(found: int, done: int, settings: SwapSettings) -> str:
         return "No face is in sight."
     if settings.strength <= 0:
         return "At strength 0 nothing is replaced. Raise it, or show your own camera."
+    if settings.strength < LEAST_STRENGTH and done >= found:
+        return "Mixed with your own face: at this strength you may be recognised. Raise it."
     return "" if done >= found else "Not every face could be replaced."

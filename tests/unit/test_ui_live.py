@@ -75,11 +75,11 @@ def test_click_on_a_thumbnail_chooses_that_persona(page: AppTest) -> None:
 def test_controls_reach_the_viewer_without_a_restart(page: AppTest) -> None:
     page.run()
     before = seated()
-    page.slider(key="strength").set_value(0.4)
+    page.slider(key="strength").set_value(0.9)
     page.toggle(key="is_mirrored").set_value(False)
     page.run()
     assert seated() is before
-    assert seated().choices.swap.strength == 0.4
+    assert seated().choices.swap.strength == 0.9
     assert not seated().choices.is_mirrored
 
 

@@ -1,0 +1,1 @@
+"""What a camera sees: detector, mesh, tracker, and who a face is."""
