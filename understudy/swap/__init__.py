@@ -1,1 +1,1 @@
-"""One face replaced by another: settings, renderers, blending, and the looks that believe neither."""
+"""How a face is swapped: from a frame and its faces to the frame with the persona in it."""

@@ -1,1 +1,1 @@
-"""What a camera sees: detector, mesh, tracker, and who a face is."""
+"""Where the faces are: detection, mesh, pose, tracking, alignment, recognition."""
