@@ -6,18 +6,18 @@ import streamlit as st
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
-from ui.camera_socket import PATH
-from ui.house import seats
-from ui.relay_websocket import relay_frames
-from ui.settings import app_settings
-from understudy.quiet import keep_quiet
+from ui.relay.camera_socket import PATH
+from ui.relay.websocket import relay_frames
+from ui.session.settings import app_settings
+from ui.session.shared import seats
+from understudy.jobs.quiet_logs import keep_quiet
 
 keep_quiet(os.environ)
 app_settings()  # a wrong environment stops the start here, with a sentence
 
 
 async def frames(socket: WebSocket) -> None:
-    """Relay one viewer's frames; see `ui.relay_websocket`."""
+    """Relay one viewer's frames; see `ui.relay.websocket`."""
     await relay_frames(socket, seats())
 
 

@@ -21,13 +21,13 @@ import pytest
 from numpy.typing import NDArray
 from streamlit.testing.v1 import AppTest
 
-from benchmarks.machine import machine
-from benchmarks.moving_face import frames
-from benchmarks.timing import Figures, in_turn, ratio, rows, spread, spreads
+from benchmarks.harness.live_stage import HandCamera, open_page, seated
+from benchmarks.harness.machine import machine
+from benchmarks.harness.moving_face import frames
+from benchmarks.harness.pages import fresh_app, no_worker
+from benchmarks.harness.timing import Figures, in_turn, ratio, rows, spread, spreads
 from liveframe.gate import ShownState
-from tests.live_stage import HandCamera, open_page, seated
-from tests.pages import fresh_app, no_worker
-from understudy.bundle import default_bundle
+from understudy.bundle.bundle import default_bundle
 
 Image = NDArray[np.uint8]
 _PATIENCE_S = 60.0
@@ -40,19 +40,19 @@ def _empty() -> None:
 
 
 def _studio() -> None:
-    from ui import studio
+    from ui.studio import page as studio
 
     studio.page()
 
 
 def _convert() -> None:
-    from ui import convert
+    from ui.convert import page as convert
 
     convert.page()
 
 
 def _models() -> None:
-    from ui import models
+    from ui.models import page as models
 
     models.page()
 

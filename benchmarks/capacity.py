@@ -17,18 +17,18 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.autoscaler import FPS, STEP_S, Autoscaler, Day, diurnal, flash, run_day
-from benchmarks.load import closed_loop, http_request, open_loop
-from benchmarks.machine import machine
-from benchmarks.queueing import Service, curve, simulate
-from benchmarks.report_text import put_between
+from benchmarks.harness.autoscaler import FPS, STEP_S, Autoscaler, Day, diurnal, flash, run_day
+from benchmarks.harness.load import closed_loop, http_request, open_loop
+from benchmarks.harness.machine import machine
+from benchmarks.harness.queueing import Service, curve, simulate
+from benchmarks.harness.report_text import put_between
+from benchmarks.harness.serving_process import serving
 from benchmarks.serving import smooth_crops
 from liveframe.model import BatchModel
-from liveframe.picture import Encoding
-from liveframe.wire import MEDIA_TYPE, encode_batch
-from serving.settings import ServerSettings
-from tests.serving_process import serving
-from understudy.bundle import Bundle, default_bundle
+from liveframe.remote.picture import Encoding
+from liveframe.remote.wire import MEDIA_TYPE, encode_batch
+from serving.server.settings import ServerSettings
+from understudy.bundle.bundle import Bundle, default_bundle
 
 BATCHES = (1, 2, 4, 8, 16)
 VIEWERS = (10, 1_000, 100_000)

@@ -19,15 +19,15 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.machine import machine
-from benchmarks.moving_face import frames
+from benchmarks.harness.machine import machine
+from benchmarks.harness.moving_face import frames
 from training.extract import ExtractOptions, extract
-from understudy.align import align
-from understudy.clip import read_frames
-from understudy.detect import FaceDetector
-from understudy.identity import DlibEmbedder
-from understudy.mesh import FaceMesh
-from understudy.second_opinion import FivePoints, disagreement
+from understudy.media.clip import read_frames
+from understudy.vision.align import align
+from understudy.vision.detect import FaceDetector
+from understudy.vision.dlib_landmarks import FivePoints, disagreement
+from understudy.vision.embedding import DlibEmbedder
+from understudy.vision.mesh import FaceMesh
 
 SIZE = 256
 

@@ -1,5 +1,5 @@
 // Notes when a numbered camera frame is presented here, and when it comes back shown: [number, ms] each.
-// Runs before a page's own scripts, once it knows READER, the source of tests/browser/barcode.js, which reads the
+// Runs before a page's own scripts, once it knows READER, the source of benchmarks/harness/barcode.js, which reads the
 // numbers; what comes back is mirrored. All moments are of one clock, the time since 1970.
 (() => {
   if (!navigator.mediaDevices) return;

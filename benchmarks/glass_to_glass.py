@@ -26,16 +26,16 @@ import cv2
 import numpy as np
 from playwright.sync_api import BrowserContext, sync_playwright
 
-from benchmarks.machine import machine
-from benchmarks.moving_face import frames
-from benchmarks.report_text import put_between
-from benchmarks.timing import Figures, rows, spread
-from benchmarks.whole_path import SIZES, Row, crowd
-from tests.browser.clips import write_y4m
-from tests.browser.live_page import BARCODE_READER, LivePage
-from tests.ports import free_port
-from understudy.bundle import Bundle, default_bundle
-from understudy.swapper import FaceSwapper
+from benchmarks.harness.camera_clips import write_y4m
+from benchmarks.harness.live_page import BARCODE_READER, LivePage
+from benchmarks.harness.machine import machine
+from benchmarks.harness.moving_face import frames
+from benchmarks.harness.ports import free_port
+from benchmarks.harness.report_text import put_between
+from benchmarks.harness.timing import Figures, rows, spread
+from benchmarks.tables.whole_path import SIZES, Row, crowd
+from understudy.bundle.bundle import Bundle, default_bundle
+from understudy.swap.swapper import FaceSwapper
 
 ROOT = Path(__file__).resolve().parent.parent
 RELAYS = ("webrtc", "websocket")

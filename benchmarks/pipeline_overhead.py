@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks.machine import machine
+from benchmarks.harness.machine import machine
 from liveframe.frame import Frame
 from liveframe.gate import ShownState
 from liveframe.models.pixelate import Pixelate

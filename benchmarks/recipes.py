@@ -22,8 +22,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from benchmarks.machine import machine
-from understudy.quiet import keep_quiet
+from benchmarks.harness.machine import machine
+from understudy.jobs.quiet_logs import keep_quiet
 
 RECIPES = ("paired", "classic")
 # Of an identity, what is missing to the persona counts: 1 - cosine, as of an error.
@@ -97,7 +97,7 @@ def _looks(config: Any, looks: int, evaluator: Any, persona: str) -> dict[int, d
         By step, in order: what the `network` alone paints, without detail of a still and eyes of the driver's own,
         and what is `played`.
     """
-    from understudy.swapper import SwapSettings
+    from understudy.swap.swapper import SwapSettings
 
     ways = {"network": SwapSettings(persona, own_eyes=False, detail=0.0), "played": SwapSettings(persona)}
     kept = Path(config.out) / "looks.json"
@@ -113,7 +113,7 @@ def _looks(config: Any, looks: int, evaluator: Any, persona: str) -> dict[int, d
 
 def _measured(evaluator: Any, bundle: Any, settings: Any, gallery: Any) -> dict[str, float | None]:
     """Measure a swap, means over the clips."""
-    from understudy.swapper import FaceSwapper
+    from understudy.swap.swapper import FaceSwapper
 
     model = FaceSwapper(bundle, settings)
     model.warm_up()
@@ -161,8 +161,8 @@ def _trained(config: Any, steps: Sequence[int]) -> Iterator[tuple[int, Any]]:
     """Train a recipe, or go on; give the bundle as it is at each of the steps that is still to come."""
     from training.export import export_bundle
     from training.train import Training
-    from understudy.bundle import Bundle
-    from understudy.trust_store import TrustStore, trust_folder
+    from understudy.bundle.bundle import Bundle
+    from understudy.consent.trust_store import TrustStore, trust_folder
 
     if not steps:
         return
@@ -176,8 +176,8 @@ def _trained(config: Any, steps: Sequence[int]) -> Iterator[tuple[int, Any]]:
 
 
 def _config(recipe: str, pairs: Path, persona: str, out: Path, is_fast: bool, start_from: Path | None) -> Any:
-    from training.config import TrainingConfig, load_config
-    from understudy.network import FAST, NetworkSize
+    from training.model.config import TrainingConfig, load_config
+    from training.network import FAST, NetworkSize
 
     is_classic = recipe == "classic"
     config = TrainingConfig(size=FAST if is_fast else NetworkSize())
@@ -202,7 +202,7 @@ def _config(recipe: str, pairs: Path, persona: str, out: Path, is_fast: bool, st
 def _step_seconds(config: Any) -> float:
     """Time some steps of a throw-away network."""
     from training.train import Training, fed
-    from understudy.trust_store import trust_folder
+    from understudy.consent.trust_store import trust_folder
 
     training = Training(replace(config, out=str(Path(config.out) / "timed")), trust_folder(os.environ))
     ends_s: list[float] = []

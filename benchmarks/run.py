@@ -15,19 +15,19 @@ from typing import Any
 
 import cv2
 
-from benchmarks.machine import machine
-from benchmarks.timing import Figures, Plan
+from benchmarks.harness.machine import machine
+from benchmarks.harness.timing import Figures, Plan
 from liveframe.errors import LiveframeError
-from understudy.bundle import default_bundle
+from understudy.bundle.bundle import default_bundle
 
 ROOT = Path(__file__).resolve().parent.parent
 # Each names the module whose `table(plan)` measures it; imported at need, as some bring TensorFlow.
 TABLES = {
-    "merge": "benchmarks.merge",
-    "whole_path": "benchmarks.whole_path",
-    "networks": "benchmarks.networks",
-    "training": "benchmarks.training_speed",
-    "serving": "benchmarks.serving_speed",
+    "merge": "benchmarks.tables.merge",
+    "whole_path": "benchmarks.tables.whole_path",
+    "networks": "benchmarks.tables.networks",
+    "training": "benchmarks.tables.training_speed",
+    "serving": "benchmarks.tables.serving_speed",
 }
 
 
@@ -73,11 +73,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         **figures,
     }
     if options.plot:
-        from benchmarks.plot import plot
+        from benchmarks.harness.plot import plot
 
         plot(report, options.plot)
     if options.write:
-        from benchmarks.report_text import as_markdown, put_between
+        from benchmarks.harness.report_text import as_markdown, put_between
 
         put_between(options.write, "results", as_markdown(report))
     print(json.dumps(report) if options.json else as_text(report))

@@ -22,21 +22,21 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from benchmarks.delayed import delayed
-from benchmarks.far_path import compare_pixels, compare_rates, stream
-from benchmarks.load import Outcome, closed_loop, http_request, open_loop
-from benchmarks.machine import machine
-from benchmarks.moving_face import frames
-from liveframe.client import LocalClient, RemoteClient, RemotePolicy
+from benchmarks.harness.delayed import delayed
+from benchmarks.harness.far_path import compare_pixels, compare_rates, stream
+from benchmarks.harness.load import Outcome, closed_loop, http_request, open_loop
+from benchmarks.harness.machine import machine
+from benchmarks.harness.moving_face import frames
+from benchmarks.harness.serving_process import OUR_SERVER, SDK_SERVER, serving
 from liveframe.model import BatchModel
-from liveframe.picture import Encoding
-from liveframe.transport import Transport
-from liveframe.wire import MEDIA_TYPE, batch_from_json, batch_to_json, encode_batch
-from serving.vertex_client import RemoteModel, RemoteSettings
-from tests.serving_process import OUR_SERVER, SDK_SERVER, serving
-from understudy.bundle import Bundle, default_bundle
-from understudy.role import Role
-from understudy.swapper import FaceSwapper
+from liveframe.remote.client import LocalClient, RemoteClient, RemotePolicy
+from liveframe.remote.picture import Encoding
+from liveframe.remote.transport import Transport
+from liveframe.remote.wire import MEDIA_TYPE, batch_from_json, batch_to_json, encode_batch
+from serving.vertex.client import RemoteModel, RemoteSettings
+from understudy.bundle.bundle import Bundle, default_bundle
+from understudy.swap.renderer import Role
+from understudy.swap.swapper import FaceSwapper
 
 Batch = NDArray[np.uint8]
 Call = Callable[[Batch], Batch]

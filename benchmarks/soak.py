@@ -20,13 +20,13 @@ import psutil
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from benchmarks.machine import machine
-from benchmarks.moving_face import frames
+from benchmarks.harness.machine import machine
+from benchmarks.harness.moving_face import frames
 from liveframe.gate import Paint, ShownState
 from liveframe.pipeline import FramePipeline
-from understudy.bundle import Bundle, BundleError, default_bundle
-from understudy.disclosure import Disclosure
-from understudy.swapper import FaceSwapper
+from understudy.bundle.bundle import Bundle, BundleError, default_bundle
+from understudy.provenance.disclosure import Disclosure
+from understudy.swap.swapper import FaceSwapper
 
 SLOPE_LIMIT_MB_PER_MIN = 1.0
 P95_LIMIT = 1.10

@@ -15,17 +15,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.machine import machine
-from benchmarks.moving_face import frames
+from benchmarks.harness.machine import machine
+from benchmarks.harness.moving_face import frames
 from liveframe.frame import Frame
-from understudy.align import align
-from understudy.bundle import Bundle, BundleError, default_bundle
-from understudy.detect import FaceDetector
-from understudy.face import AlignedFace
-from understudy.mesh import FaceMesh
-from understudy.reenact import Still
-from understudy.role import InstantPersona, Player
-from understudy.swapper import FaceSwapper, SwapSettings
+from understudy.bundle.bundle import Bundle, BundleError, default_bundle
+from understudy.swap.renderer import InstantPersona, Player
+from understudy.swap.swapper import FaceSwapper, SwapSettings
+from understudy.vision.align import align
+from understudy.vision.detect import FaceDetector
+from understudy.vision.face import AlignedFace
+from understudy.vision.mesh import FaceMesh
+from understudy.vision.reenact import Still
 
 Image = NDArray[np.uint8]
 

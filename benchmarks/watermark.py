@@ -21,10 +21,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.machine import machine
-from understudy.label import Label
-from understudy.watermark import Code, Watermark
-from understudy.watermark_detector import FOUND_Z, detect_in_map, feature_map
+from benchmarks.harness.machine import machine
+from understudy.draw.label import Label
+from understudy.provenance.watermark import Code, Watermark
+from understudy.provenance.watermark_detector import FOUND_Z, detect_in_map, feature_map
 
 Image = NDArray[np.uint8]
 CLIPS = Path(__file__).resolve().parent.parent.parent / "shared" / "data" / "clips"

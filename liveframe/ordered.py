@@ -6,8 +6,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
 
-from liveframe.client import Batch
 from liveframe.errors import LateError, OverloadedError
+from liveframe.remote.client import Batch
 
 
 class Submits(Protocol):

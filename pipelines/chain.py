@@ -27,7 +27,7 @@ class Release:
         gates: TOML of gates; "" for those that ship.
         model: the registered model's name.
         tracking: MLflow's address.
-        trust: folder of keys (`understudy.trust_store`).
+        trust: folder of keys (`understudy.consent.trust_store`).
         cache: where the steps' results are kept; "" for nowhere.
         project: Google Cloud's.
         region: Vertex AI's.

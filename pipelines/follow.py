@@ -18,9 +18,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from training.log_model import DIGEST_TAG, fetch_bundle, find_version
-from understudy.bundle import BundleError
-from understudy.quiet import keep_quiet
+from training.model.log_model import DIGEST_TAG, fetch_bundle, find_version
+from understudy.bundle.bundle import BundleError
+from understudy.jobs.quiet_logs import keep_quiet
 
 
 class Follower:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from liveframe.errors import LiveframeError
-from training.clip_report import FIGURES, ClipReport
+from training.evaluation.clip_report import FIGURES, ClipReport
 
 DEFAULT_GATES = Path(__file__).with_name("gates.toml")
 

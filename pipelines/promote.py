@@ -23,15 +23,15 @@ from typing import TYPE_CHECKING
 from liveframe.errors import LiveframeError
 from pipelines.gates import DEFAULT_GATES, Gate, Verdict, judge_gates, load_gates
 from pipelines.registry import CHALLENGER, CHAMPION, DEFAULT_NAME, Registry, RegistryError
-from training.log_model import fetch_bundle, find_version
-from understudy.bundle import Bundle, BundleError
-from understudy.consent_record import ConsentError
-from understudy.persona import Persona
-from understudy.quiet import keep_quiet
-from understudy.trust_store import Trust, TrustStore, trust_folder
+from training.model.log_model import fetch_bundle, find_version
+from understudy.bundle.bundle import Bundle, BundleError
+from understudy.consent.persona import Persona
+from understudy.consent.record import ConsentError
+from understudy.consent.trust_store import Trust, TrustStore, trust_folder
+from understudy.jobs.quiet_logs import keep_quiet
 
 if TYPE_CHECKING:
-    from training.clip_report import ClipReport
+    from training.evaluation.clip_report import ClipReport
 
 
 @dataclass(frozen=True, slots=True)

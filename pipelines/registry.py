@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from liveframe.errors import LiveframeError
-from training.log_model import DIGEST_TAG, LoggedBundle, fetch_bundle, find_version, log_bundle
-from understudy.bundle import BundleError
-from understudy.quiet import keep_quiet
+from training.model.log_model import DIGEST_TAG, LoggedBundle, fetch_bundle, find_version, log_bundle
+from understudy.bundle.bundle import BundleError
+from understudy.jobs.quiet_logs import keep_quiet
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -80,7 +80,7 @@ class Registry:
         tags: Mapping[str, str] | None = None,
         alias: str = "",
     ) -> LoggedBundle:
-        """Verify a bundle and register it as a new version. See `training.log_model.log_bundle`."""
+        """Verify a bundle and register it as a new version. See `training.model.log_model.log_bundle`."""
         return log_bundle(bundle_dir, self.name, metrics=metrics, tags=tags, alias=alias)
 
     def uri(self, version_or_alias: int | str) -> str:

@@ -25,8 +25,8 @@ from pipelines.chain import Release, chain
 from pipelines.code_digest import ROOT
 from pipelines.step_cache import StepRun, read_log
 from pipelines.steps import ReleaseError
-from understudy.quiet import keep_quiet
-from understudy.trust_store import trust_folder
+from understudy.consent.trust_store import trust_folder
+from understudy.jobs.quiet_logs import keep_quiet
 
 _CONFIGS = ROOT / "training" / "configs"
 

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.registry import DEFAULT_NAME, Registry, VersionInfo
-from understudy.bundle import BundleError
-from understudy.jobs import write_json
-from understudy.quiet import keep_quiet
+from understudy.bundle.bundle import BundleError
+from understudy.jobs.queue import write_json
+from understudy.jobs.quiet_logs import keep_quiet
 
 _FETCHED = 12
 _JUDGEMENTS = 50

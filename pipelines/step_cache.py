@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.code_digest import code_digest
-from understudy.lock import exclusive
+from understudy.jobs.lock import exclusive
 
 _DONE, _LOG = "step.json", "log.jsonl"
 _KEY_DIGITS = 20

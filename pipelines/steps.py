@@ -139,10 +139,10 @@ def train(
     """
 
     def work(folder: Path) -> None:
-        from training.config import load_config
         from training.export import export_bundle
+        from training.model.config import load_config
         from training.train import Training
-        from understudy.trust_store import TrustStore
+        from understudy.consent.trust_store import TrustStore
 
         track(tracking, model)
         training = Training(load_config(local(config), given(folder)), local(trust))
@@ -151,8 +151,8 @@ def train(
             export_bundle(training, folder / BUNDLE, TrustStore(local(trust)))
 
     def check() -> None:
-        from training.config import load_config
-        from training.pairs import PairedFaceset
+        from training.data.pairs import PairedFaceset
+        from training.model.config import load_config
 
         faceset = PairedFaceset(local(pairs))
         for name in load_config(local(config), given(local(out))).personas or faceset.personas:
@@ -186,7 +186,7 @@ def evaluate(
 
     def work(folder: Path) -> None:
         from training.evaluate import Evaluator
-        from understudy.bundle import Bundle
+        from understudy.bundle.bundle import Bundle
 
         evaluator = Evaluator(clips, every, frames, is_quiet=True, trust=local(trust))
         reports = evaluator.run(Bundle.load(local(trained) / BUNDLE), out=folder)
@@ -269,7 +269,7 @@ def promote(
         from pipelines.gates import load_gates
         from pipelines.promote import Trial, promote
         from pipelines.registry import Registry
-        from understudy.trust_store import TrustStore
+        from understudy.consent.trust_store import TrustStore
 
         track(tracking, model)
         note = json.loads((local(version) / VERSION).read_bytes())
@@ -285,7 +285,7 @@ def promote(
         """Whether the version is sound and consent still covers it; where not, the gates are asked again and say so."""
         from pipelines.promote import check_bundle
         from pipelines.registry import Registry
-        from understudy.trust_store import TrustStore
+        from understudy.consent.trust_store import TrustStore
 
         track(tracking, model)
         number = int(json.loads((local(version) / VERSION).read_bytes())["version"])

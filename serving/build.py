@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from serving.lock import LockError, pins_for
+from serving.vertex.requirements import LockError, pins_for
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("liveframe", "understudy", "serving")

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from liveframe.errors import LiveframeError
-from serving.plan import ModelVersion, PlanError, Scaling
-from serving.rehearsal import ApiCall, Rehearsal
-from serving.vertex import Place, VertexTier
-from understudy.bundle import default_bundle
-from understudy.trust_store import TrustStore, trust_folder
+from serving.vertex.plan import ModelVersion, PlanError, Scaling
+from serving.vertex.rehearsal import ApiCall, Rehearsal
+from serving.vertex.tier import Place, VertexTier
+from understudy.bundle.bundle import default_bundle
+from understudy.consent.trust_store import TrustStore, trust_folder
 
 Command = Callable[[VertexTier, argparse.Namespace], Mapping[str, Any]]
 
@@ -162,7 +162,7 @@ def _status(tier: VertexTier, endpoint: Any) -> Mapping[str, Any]:
 
 def model_version(arguments: argparse.Namespace) -> ModelVersion:
     """Give the version to upload; the bundle and its consent records are verified before anything is sent."""
-    from understudy.kinds import open_any
+    from understudy.any_bundle import open_any
 
     served = open_any(arguments.bundle)
     trust = TrustStore(trust_folder(os.environ)).read()

@@ -10,12 +10,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from serving.exchange import Exchange
-from serving.plan import HEALTH_ROUTE, PREDICT_ROUTE
-from serving.routine import Routine
-from serving.settings import ServerSettings
-from understudy.bundle import default_bundle
-from understudy.manifest import BundleError
+from serving.server.exchange import Exchange
+from serving.server.routine import Routine
+from serving.server.settings import ServerSettings
+from serving.vertex.plan import HEALTH_ROUTE, PREDICT_ROUTE
+from understudy.bundle.bundle import default_bundle
+from understudy.bundle.manifest import BundleError
 
 
 def build_app(exchange: Exchange) -> Starlette:

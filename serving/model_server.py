@@ -38,9 +38,9 @@ def main() -> None:
     """Serve on AIP_HTTP_PORT until a signal. One process: workers would each batch for themselves."""
     import uvicorn
 
-    os.environ.setdefault("HANDLER_MODULE", "serving.handler")
+    os.environ.setdefault("HANDLER_MODULE", "serving.server.handler")
     os.environ.setdefault("HANDLER_CLASS", "BinaryHandler")
-    os.environ.setdefault("PREDICTOR_MODULE", "serving.predictor")
+    os.environ.setdefault("PREDICTOR_MODULE", "serving.server.predictor")
     os.environ.setdefault("PREDICTOR_CLASS", "UnderstudyPredictor")
     uvicorn.run(
         "serving.model_server:ModelServer",

@@ -8,8 +8,8 @@ import pylibsrtp  # noqa: F401 - WebRTC's; loaded after TensorFlow it crashes th
 import pytest
 from numpy.typing import NDArray
 
-from tests.coturn import Coturn, running_coturn
-from tests.fault_table import pytest_configure, pytest_unconfigure, without_slow
+from tests.support.coturn import Coturn, running_coturn
+from tests.support.fault_table import pytest_configure, pytest_unconfigure, without_slow
 
 __all__ = ["pytest_configure", "pytest_unconfigure"]  # hooks: the table at the end of `pytest -m faults`
 

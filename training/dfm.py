@@ -22,12 +22,12 @@ import numpy as np
 
 from liveframe.errors import LiveframeError
 from training.still import write_still
-from understudy.bundle import Bundle, BundleError, default_bundle
-from understudy.dfm import COVERAGE, WHOLE_FACE_COVERAGE, Y_OFFSET, export_dfm, read_dfm
-from understudy.manifest import ENCODER, write_manifest
-from understudy.persona import Persona
-from understudy.reenact import Still
-from understudy.trust_store import Trust, TrustStore, trust_folder
+from understudy.bundle.bundle import Bundle, BundleError, default_bundle
+from understudy.bundle.dfm import COVERAGE, WHOLE_FACE_COVERAGE, Y_OFFSET, export_dfm, read_dfm
+from understudy.bundle.manifest import ENCODER, write_manifest
+from understudy.consent.persona import Persona
+from understudy.consent.trust_store import Trust, TrustStore, trust_folder
+from understudy.vision.reenact import Still
 
 _THUMBNAIL_PX = 192
 
@@ -67,7 +67,7 @@ def import_persona(source: Path, persona: Persona, look: Still, consent: Path, o
         look: the still.
         consent: the record's file.
         out: the bundle's folder; must not exist.
-        coverage: see `understudy.dfm.read_dfm`.
+        coverage: see `understudy.bundle.dfm.read_dfm`.
 
     Raises:
         BundleError: the file is refused, or is larger than a bundle may be.
@@ -117,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _export(options: argparse.Namespace, trust: Trust) -> str:
-    from training.log_model import open_bundle
+    from training.model.log_model import open_bundle
 
     bundle = open_bundle(options.source)
     record = export_persona(bundle, options.persona, options.out, trust)
@@ -149,7 +149,7 @@ def _import(options: argparse.Namespace, trust: Trust) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; give its exit status: 2 when it is refused."""
-    from training.pairs import PairsError
+    from training.data.pairs import PairsError
 
     options = _parser().parse_args(arguments)
     try:

@@ -3,7 +3,7 @@
     uv run python -m training.evaluate CLIP...
     uv run python -m training.evaluate --bundle models:/understudy@challenger --persona ada --json --out out CLIP...
 
-With --json, one object per clip and persona on stdout (its keys: training.clip_report.ClipReport);
+With --json, one object per clip and persona on stdout (its keys: training.evaluation.clip_report.ClipReport);
 else a table. Progress goes to stderr. Exit status 2 where a bundle, persona or clip is refused.
 """
 
@@ -24,19 +24,19 @@ import numpy as np
 from liveframe.errors import LiveframeError
 from liveframe.frame import Frame
 from liveframe.model import FrameModel, FrameSession
-from training.clip_report import ClipReport
-from training.judge import Judge
-from training.measure import Driver, Gallery, SwapMeter, watch
-from training.side_by_side import Disclosed, SideBySide, plot_reports
-from understudy.clip import ClipFrame, describe, read_frames
-from understudy.media_guard import MediaError
-from understudy.quiet import keep_quiet
-from understudy.trust_store import trust_folder
-from understudy.weights import WeightsError
+from training.evaluation.clip_report import ClipReport
+from training.evaluation.measure import Driver, Gallery, SwapMeter, watch
+from training.evaluation.observer import Judge
+from training.evaluation.side_by_side import Disclosed, SideBySide, plot_reports
+from understudy.consent.trust_store import trust_folder
+from understudy.jobs.quiet_logs import keep_quiet
+from understudy.media.clip import ClipFrame, describe, read_frames
+from understudy.media.guard import MediaError
+from understudy.vision.model_files import WeightsError
 
 if TYPE_CHECKING:
-    from understudy.bundle import Bundle, PersonaInfo
-    from understudy.identity import Embedding
+    from understudy.bundle.bundle import Bundle, PersonaInfo
+    from understudy.vision.embedding import Embedding
 
 _TABLE = (
     *("clip", "persona", "coverage", "identity_to_persona", "retrieval_rank1", "pose_deg", "mouth_pct", "eyes_pct"),
@@ -211,7 +211,7 @@ def evaluate_clip(
 
 def _open_session(bundle: Bundle, persona: str, is_instant: bool) -> FrameSession:
     """Open a warm session that swaps every face to the persona, with the live path's own defaults."""
-    from understudy.swapper import FaceSwapper, InstantPersona, SwapSettings
+    from understudy.swap.swapper import FaceSwapper, InstantPersona, SwapSettings
 
     settings = SwapSettings(persona=persona, faces="all")
     roles = {persona: InstantPersona(bundle.still(persona))} if is_instant else None
@@ -248,8 +248,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; give its exit status."""
     keep_quiet(os.environ)
     options = _parser().parse_args(arguments)
-    from training.log_model import open_bundle
-    from understudy.bundle import default_bundle
+    from training.model.log_model import open_bundle
+    from understudy.bundle.bundle import default_bundle
 
     try:
         bundle = open_bundle(options.bundle or default_bundle())

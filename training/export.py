@@ -19,17 +19,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.checkpoint import CheckpointError
-from training.classic import Facesets
-from training.config import ConfigError, TrainingConfig, load_config
-from training.pairs import COMMON, PairedFaceset, PairsError
+from training.data.classic import Facesets
+from training.data.pairs import COMMON, PairedFaceset, PairsError
+from training.model.checkpoint import CheckpointError
+from training.model.config import ConfigError, TrainingConfig, load_config
+from training.network import SwapAutoencoder
 from training.still import refitted
 from training.train import Training
-from understudy.bundle import Bundle, BundleError, write_manifest
-from understudy.consent import read_record, synthetic_record
-from understudy.consent_record import ConsentError
-from understudy.network import SwapAutoencoder
-from understudy.trust_store import TrustStore, trust_folder
+from understudy.bundle.bundle import Bundle, BundleError, write_manifest
+from understudy.consent.check import read_record, synthetic_record
+from understudy.consent.record import ConsentError
+from understudy.consent.trust_store import TrustStore, trust_folder
 
 _OPSET = 17
 _THUMBNAIL_PX = 192

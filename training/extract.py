@@ -20,14 +20,14 @@ from typing import Any
 from tqdm import tqdm
 
 from liveframe.errors import LiveframeError
-from training.face_sheets import write_sheets
-from training.find_faces import FaceFinder, FindOptions, Found
-from training.identities import tell_apart
-from training.read_sources import Chunk, ReadPlan
-from understudy.clip import find_media
-from understudy.faceset import FacesetError, FacesetInfo, Source
-from understudy.faceset_entry import FaceEntry
-from understudy.faceset_writer import FacesetWriter
+from training.data.face_sheets import write_sheets
+from training.data.find_faces import FaceFinder, FindOptions, Found
+from training.data.identities import tell_apart
+from training.data.read_sources import Chunk, ReadPlan
+from understudy.faceset.entry import FaceEntry
+from understudy.faceset.faceset import FacesetError, FacesetInfo, Source
+from understudy.faceset.writer import FacesetWriter
+from understudy.media.clip import find_media
 
 _COMMIT_FRAMES = 64  # photos are chunks of one frame: the disk is waited for once for so many
 OTHER_PEOPLE = "other people"

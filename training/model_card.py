@@ -21,14 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.evaluate import Evaluator
-from understudy.align import align
-from understudy.bundle import Bundle, BundleError, write_manifest
-from understudy.clip import read_frames
-from understudy.detail import Detail
-from understudy.detect import FaceDetector
-from understudy.media_guard import MediaError
-from understudy.mesh import FaceMesh
-from understudy.sheet import labelled
+from understudy.bundle.bundle import Bundle, BundleError, write_manifest
+from understudy.draw.contact_sheet import labelled
+from understudy.media.clip import read_frames
+from understudy.media.guard import MediaError
+from understudy.swap.skin_detail import Detail
+from understudy.vision.align import align
+from understudy.vision.detect import FaceDetector
+from understudy.vision.mesh import FaceMesh
 
 _CELL_PX, _GREY = 160, 128
 _COMMANDS = (
@@ -158,7 +158,7 @@ def card_lines(bundle: Bundle, training: dict[str, Any], sheets: Sequence[str]) 
     for name, facts in training.get("added", {}).items():
         yield f"- {name}: decoder on the frozen encoder, {facts['iterations']} iterations, {facts['seconds']} s."
     yield "\n## Figures on held-out clips\n"
-    yield "Measured by `training.evaluate`; keys are explained in `training/clip_report.py`.\n"
+    yield "Measured by `training.evaluate`; keys are explained in `training/evaluation/clip_report.py`.\n"
     yield f"| clip | persona | {' | '.join(_FIGURES)} |"
     yield f"|---|---|{'---|' * len(_FIGURES)}"
     for report in training["evaluation"]:

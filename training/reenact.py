@@ -6,7 +6,7 @@ r"""Make persona stills and the pairs that decoders learn from.
     uv run python -m training.reenact --drivers FOLDER --out PAIRS --name me --faceset FACESET
 
 Drivers are pictures, clips and facesets (training.extract) of any people. Each is brought into the
-crop once; each persona's still is then reenacted onto it (understudy.reenact). A killed run goes on
+crop once; each persona's still is then reenacted onto it (understudy.vision.reenact). A killed run goes on
 where it stopped.
 """
 
@@ -26,19 +26,19 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from training.classic import Facesets, best_stills
-from training.pairs import CANVAS_PX, CROP_PX, MARGIN_PX, PairedFaceset, PairsError, canvas_matrix
-from understudy.align import align, transform
-from understudy.consent import check, hash_files, read_record, write_record
-from understudy.consent_record import ConsentError
-from understudy.detect import FaceDetector
-from understudy.face import AlignedFace, Points
-from understudy.faceset import Faceset
-from understudy.identity import SFaceEmbedder
-from understudy.mesh import FaceMesh
-from understudy.reenact import Still, caricature, composite, detail_map, face_mask, reenact
-from understudy.sheet import labelled
-from understudy.trust_store import TrustStore, trust_folder
+from training.data.classic import Facesets, best_stills
+from training.data.pairs import CANVAS_PX, CROP_PX, MARGIN_PX, PairedFaceset, PairsError, canvas_matrix
+from understudy.consent.check import check, hash_files, read_record, write_record
+from understudy.consent.record import ConsentError
+from understudy.consent.trust_store import TrustStore, trust_folder
+from understudy.draw.contact_sheet import labelled
+from understudy.faceset.faceset import Faceset
+from understudy.vision.align import align, transform
+from understudy.vision.detect import FaceDetector
+from understudy.vision.embedding import SFaceEmbedder
+from understudy.vision.face import AlignedFace, Points
+from understudy.vision.mesh import FaceMesh
+from understudy.vision.reenact import Still, caricature, composite, detail_map, face_mask, reenact
 
 _PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 _CLIPS = {".mp4", ".mov", ".mkv", ".webm", ".avi"}

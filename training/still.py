@@ -14,9 +14,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from training.pairs import PairsError
-from understudy.mesh import FaceMesh
-from understudy.reenact import Still
+from training.data.pairs import PairsError
+from understudy.vision.mesh import FaceMesh
+from understudy.vision.reenact import Still
 
 _FITS = 3
 _LEAST_PRESENCE = 0.5

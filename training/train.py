@@ -29,19 +29,19 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 from keras import ops
 
-from training.augment import augment, plain, resized
-from training.checkpoint import CheckpointError, assign, load_checkpoint, save_checkpoint
-from training.classic import ClassicBatches, Facesets
-from training.config import ConfigError, TrainingConfig, load_config
-from training.losses import LossWeights, dssim, swap_loss
-from training.pairs import COMMON, PairedFaceset, PairsError
-from training.tracking import Tracker
-from understudy.bundle import Bundle, BundleError
-from understudy.consent_record import ConsentError
-from understudy.network import FAST, SwapAutoencoder
-from understudy.quiet import keep_quiet
-from understudy.sheet import labelled
-from understudy.trust_store import TrustStore, trust_folder
+from training.data.augment import augment, plain, resized
+from training.data.classic import ClassicBatches, Facesets
+from training.data.pairs import COMMON, PairedFaceset, PairsError
+from training.model.checkpoint import CheckpointError, assign, load_checkpoint, save_checkpoint
+from training.model.config import ConfigError, TrainingConfig, load_config
+from training.model.losses import LossWeights, dssim, swap_loss
+from training.model.tracking import Tracker
+from training.network import FAST, SwapAutoencoder
+from understudy.bundle.bundle import Bundle, BundleError
+from understudy.consent.record import ConsentError
+from understudy.consent.trust_store import TrustStore, trust_folder
+from understudy.draw.contact_sheet import labelled
+from understudy.jobs.quiet_logs import keep_quiet
 
 # What --size sets: decoders of another output size cannot go on from those of a bundle.
 SIZES = {"config": [], "fast": [*(f"size.{key}={value}" for key, value in asdict(FAST).items()), 'start_from=""']}
@@ -383,7 +383,7 @@ def train_and_register(config: TrainingConfig, trust: Path) -> str:
 
     Args:
         config: what to train.
-        trust: the folder of keys (understudy.trust_store).
+        trust: the folder of keys (understudy.consent.trust_store).
 
     Returns:
         What was made, in a sentence.

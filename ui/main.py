@@ -2,7 +2,11 @@
 
 import streamlit as st
 
-from ui import convert, live, login, models, studio
+from ui.convert import page as convert
+from ui.live import page as live
+from ui.models import page as models
+from ui.parts import login
+from ui.studio import page as studio
 
 # The page begins under the navigation, not a hand's breadth below: pictures come first.
 _CLOSER = "<style>.stMainBlockContainer { padding-top: 4.5rem; padding-bottom: 3rem; }</style>"

@@ -22,14 +22,14 @@ from liveframe.errors import LiveframeError
 from liveframe.frame import Image
 from liveframe.gate import ShownState
 from liveframe.pipeline import FramePipeline
-from understudy.bundle import default_bundle
-from understudy.clip import read_frames
-from understudy.performer import Performer
-from understudy.persona import ConsentWatch
-from understudy.stop_requests import stop_requests
+from understudy.bundle.bundle import default_bundle
+from understudy.consent.persona import ConsentWatch
+from understudy.consent.trust_store import TrustStore, trust_folder
+from understudy.jobs.stop_requests import stop_requests
+from understudy.media.clip import read_frames
 from understudy.swap.raw_face import RawFaceInspector
-from understudy.swapper import SwapSettings
-from understudy.trust_store import TrustStore, trust_folder
+from understudy.swap.swapper import SwapSettings
+from understudy.swap.verified_swapper import Performer
 
 _FIRST_FRAME_S = 10.0
 _LOST_S = 3.0

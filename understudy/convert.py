@@ -2,7 +2,7 @@
 
 Sound is kept, frames keep their times (variable rates included), rotation is applied. Frames without a swap are
 covered, unless you say otherwise. Work goes on where it stopped when the command is run again. The result is labelled,
-watermarked and signed. `understudy.conversion.convert` is the same as a function.
+watermarked and signed. `understudy.media.conversion.convert` is the same as a function.
 """
 
 import argparse
@@ -16,9 +16,12 @@ from pathlib import Path
 from liveframe.cover import CoverStyle
 from liveframe.errors import LiveframeError
 from liveframe.frame import Image
-from understudy.blend import DETAIL
-from understudy.bundle import default_bundle
-from understudy.conversion import (
+from understudy.bundle.bundle import default_bundle
+from understudy.consent.trust_store import TrustStore, trust_folder
+from understudy.jobs.queue import write_json
+from understudy.jobs.stop_requests import stop_requests
+from understudy.media.clip_gate import OnMiss, OnNoFace, ScreenPolicy
+from understudy.media.conversion import (
     Conversion,
     ConvertError,
     ConvertReport,
@@ -26,11 +29,8 @@ from understudy.conversion import (
     Progress,
     convert,
 )
-from understudy.jobs import write_json
-from understudy.screener import OnMiss, OnNoFace, ScreenPolicy
-from understudy.segment import CONTAINERS
-from understudy.stop_requests import stop_requests
-from understudy.trust_store import TrustStore, trust_folder
+from understudy.media.segment import CONTAINERS
+from understudy.swap.blend import DETAIL
 
 __all__ = ["Conversion", "ConvertError", "ConvertReport", "ConvertStopped", "Progress", "convert", "main"]
 
@@ -98,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _suspects_faces() -> Callable[[Image], bool]:
     """A wary look: whatever resembles a face a little."""
-    from understudy.detect import FaceDetector
+    from understudy.vision.detect import FaceDetector
     from understudy.vision.roll import RollCheck
 
     detector, roll = FaceDetector(), RollCheck()
@@ -108,10 +108,10 @@ def _suspects_faces() -> Callable[[Image], bool]:
 def _run_command(options: argparse.Namespace, environment: Mapping[str, str]) -> ConvertReport:
     from tqdm import tqdm
 
-    from understudy.performer import Performer
-    from understudy.provenance import provenance_from
+    from understudy.provenance.c2pa import provenance_from
     from understudy.swap.raw_face import RawFaceInspector
-    from understudy.swapper import SwapSettings
+    from understudy.swap.swapper import SwapSettings
+    from understudy.swap.verified_swapper import Performer
 
     settings = SwapSettings(
         persona=options.persona,

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from understudy.bundle import Bundle, BundleError, default_bundle
+from understudy.bundle.bundle import Bundle, BundleError, default_bundle
 
 
 def describe(bundle: Bundle, is_long: bool = False) -> list[str]:

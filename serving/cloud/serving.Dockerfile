@@ -14,9 +14,9 @@ COPY understudy understudy
 COPY serving serving
 
 # What the SDK's model server reads; Vertex AI adds AIP_HTTP_PORT, AIP_HEALTH_ROUTE, AIP_PREDICT_ROUTE, AIP_STORAGE_URI.
-ENV HANDLER_MODULE=serving.handler \
+ENV HANDLER_MODULE=serving.server.handler \
     HANDLER_CLASS=BinaryHandler \
-    PREDICTOR_MODULE=serving.predictor \
+    PREDICTOR_MODULE=serving.server.predictor \
     PREDICTOR_CLASS=UnderstudyPredictor
 
 RUN useradd --system --create-home understudy

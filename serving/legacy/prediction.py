@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from liveframe.errors import WireError
-from liveframe.picture import Encoding, decode_picture, encode_picture
-from serving.routine import LIMITS, QUALITY, Inputs, Routine, Task
+from liveframe.remote.picture import Encoding, decode_picture, encode_picture
+from serving.server.routine import LIMITS, QUALITY, Inputs, Routine, Task
 
 
 class ModelPrediction:

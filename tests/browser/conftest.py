@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import BrowserContext, Playwright, sync_playwright
 
-from tests.browser.clips import astronaut_frames, write_y4m
-from tests.consented_bundle import build_consented_bundle
-from tests.tiny_bundle import PERSONAS
+from benchmarks.harness.camera_clips import astronaut_frames, write_y4m
+from benchmarks.harness.consented_bundle import build_consented_bundle
+from benchmarks.harness.tiny_bundle import PERSONAS
 
 ROOT = Path(__file__).resolve().parents[2]
 START_S = 60

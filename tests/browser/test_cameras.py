@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import BrowserContext, Page
 
+from benchmarks.harness.live_page import PATIENCE_MS, LivePage
 from tests.browser.conftest import RunningApp
-from tests.browser.live_page import PATIENCE_MS, LivePage
 
 pytestmark = pytest.mark.timeout(300)
 TWO_CAMERAS = "--use-fake-device-for-media-stream=device-count=2"

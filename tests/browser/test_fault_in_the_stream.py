@@ -11,12 +11,12 @@ import pytest
 from numpy.typing import NDArray
 from playwright.sync_api import BrowserContext, Error
 
+from benchmarks.harness.camera_clips import astronaut_frames, write_y4m
+from benchmarks.harness.live_page import LivePage
 from liveframe.frame import Image
-from tests.browser.clips import astronaut_frames, write_y4m
 from tests.browser.conftest import RunningApp
-from tests.browser.live_page import LivePage
-from tests.fault_table import SHOWN
-from understudy.detect import FaceDetector
+from tests.support.fault_table import SHOWN
+from understudy.vision.detect import FaceDetector
 
 HERE = Path(__file__).parent
 RECORDER = (HERE / "recorder.js").read_text()

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from playwright.sync_api import BrowserContext, Page
 
+from benchmarks.harness.camera_clips import astronaut_frames
+from benchmarks.harness.live_page import LivePage
+from benchmarks.harness.tiny_bundle import persona_colour
 from liveframe.frame import Image
-from tests.browser.clips import astronaut_frames
 from tests.browser.conftest import RunningApp
-from tests.browser.live_page import LivePage
 from tests.browser.test_live_page import grown
-from tests.tiny_bundle import persona_colour
-from understudy.detect import FaceDetector
-from understudy.face import Face
+from understudy.vision.detect import FaceDetector
+from understudy.vision.face import Face
 
 pytestmark = pytest.mark.timeout(300)
 _PLAYED = """async video => {

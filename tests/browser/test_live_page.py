@@ -16,18 +16,18 @@ import pytest
 from numpy.typing import NDArray
 from playwright.sync_api import BrowserContext
 
+from benchmarks.harness import barcode
+from benchmarks.harness.camera_clips import astronaut_frames, video_frames, write_y4m
+from benchmarks.harness.live_page import PATIENCE_MS, LivePage, Seen
+from benchmarks.harness.tiny_bundle import persona_colour
+from benchmarks.harness.waiting import wait_until
 from liveframe.frame import Image
-from tests import barcode
-from tests.browser.clips import astronaut_frames, video_frames, write_y4m
 from tests.browser.conftest import RunningApp
-from tests.browser.live_page import PATIENCE_MS, LivePage, Seen
-from tests.tiny_bundle import persona_colour
-from tests.waiting import wait_until
-from understudy.bundle import Bundle, default_bundle
-from understudy.detect import FaceDetector
-from understudy.face import Face
-from understudy.identity import DlibEmbedder
-from understudy.label import Label
+from understudy.bundle.bundle import Bundle, default_bundle
+from understudy.draw.label import Label
+from understudy.vision.detect import FaceDetector
+from understudy.vision.embedding import DlibEmbedder
+from understudy.vision.face import Face
 
 Serve = Callable[..., RunningApp]
 OpenBrowser = Callable[..., BrowserContext]

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import BrowserContext
 
+from benchmarks.harness.live_page import PATIENCE_MS
 from tests.browser.conftest import RunningApp
-from tests.browser.live_page import PATIENCE_MS
-from tests.oidc_provider import CLIENT, oidc_provider
+from tests.support.oidc_provider import CLIENT, oidc_provider
 
 pytestmark = pytest.mark.timeout(300)
 

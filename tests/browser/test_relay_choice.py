@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import BrowserContext
 
-from tests.browser.clips import astronaut_frames
+from benchmarks.harness.camera_clips import astronaut_frames
+from benchmarks.harness.live_page import LivePage
+from benchmarks.harness.ports import free_port
+from benchmarks.harness.tiny_bundle import persona_colour
 from tests.browser.conftest import RunningApp
-from tests.browser.live_page import LivePage
 from tests.browser.test_live_page import background_psnr, colour_share
-from tests.ports import free_port
-from tests.tiny_bundle import persona_colour
-from ui.relay_choice import FAILED_STARTS
-from understudy.detect import FaceDetector
+from ui.relay.choice import FAILED_STARTS
+from understudy.vision.detect import FaceDetector
 
 pytestmark = pytest.mark.timeout(600)  # starts that must fail first, perhaps on a busy machine
 FAILED_S = 60.0  # the page waits ten seconds for a picture; its script may take its time

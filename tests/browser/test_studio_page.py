@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from playwright.sync_api import BrowserContext, Page, TimeoutError
 
+from benchmarks.harness.camera_clips import astronaut_frames
+from benchmarks.harness.live_page import PATIENCE_MS, LivePage
 from liveframe.frame import Image
-from tests.browser.clips import astronaut_frames
 from tests.browser.conftest import RunningApp
-from tests.browser.live_page import PATIENCE_MS, LivePage
 from tests.browser.test_live_page import assert_nearer_to_persona, shipped_bundle
-from tests.real_faces import astronaut, moved
-from understudy.bundle import Bundle
+from tests.support.real_faces import astronaut, moved
+from understudy.bundle.bundle import Bundle
 
 Serve = Callable[..., RunningApp]
 OpenBrowser = Callable[..., BrowserContext]

@@ -7,10 +7,10 @@ from typing import Any, cast
 import pytest
 from playwright.sync_api import BrowserContext
 
+from benchmarks.harness.live_page import LivePage
 from tests.browser.conftest import RunningApp
-from tests.browser.live_page import LivePage
 from tests.browser.test_relay_choice import assert_swaps
-from tests.coturn import Coturn
+from tests.support.coturn import Coturn
 
 pytestmark = pytest.mark.timeout(600)  # a page, a browser and two servers, perhaps on a busy machine
 

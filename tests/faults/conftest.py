@@ -12,12 +12,12 @@ from liveframe.gate import ShownState
 from liveframe.model import FrameModel
 from liveframe.pipeline import FramePipeline
 from liveframe.policy import PipelinePolicy
-from tests.fault_table import SHOWN, frames_per_fault
 from tests.faults.judge import Judge
 from tests.faults.persona import drawn_persona
 from tests.faults.scene import Camera, Head, Picture
 from tests.faults.stage import FlakyRole, Stage, quick
-from understudy.swapper import FaceSwapper, SwapSettings
+from tests.support.fault_table import SHOWN, frames_per_fault
+from understudy.swap.swapper import FaceSwapper, SwapSettings
 
 Script = Callable[[Stage], Iterable[Picture]]
 LEAST_SWAPPED = 0.05

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from liveframe.frame import Image
 from tests.faults.scene import Picture, Truth
-from understudy.identity import DlibEmbedder, Embedding
+from understudy.vision.embedding import DlibEmbedder, Embedding
 
 RAW_GRAIN = 0.5
 """Correlation with a frame's grain from which a spot counts as that frame's own.

@@ -5,10 +5,10 @@ from functools import cache
 import cv2
 import numpy as np
 
-from understudy.align import mean_mesh
-from understudy.mesh import FACE_OVAL, LEFT_EYE, OUTER_MOUTH, RIGHT_EYE
-from understudy.reenact import Still
-from understudy.role import InstantPersona
+from understudy.swap.renderer import InstantPersona
+from understudy.vision.align import mean_mesh
+from understudy.vision.mesh import FACE_OVAL, LEFT_EYE, OUTER_MOUTH, RIGHT_EYE
+from understudy.vision.reenact import Still
 
 _SIDE = 256
 _BROWS = ((70, 63, 105, 66, 107), (300, 293, 334, 296, 336))

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from liveframe.wire import MEDIA_TYPE
+from liveframe.remote.wire import MEDIA_TYPE
 
 Misbehave = Callable[["Handler"], None]
 _KEPT_HEADERS = ("Content-Type", "Retry-After")

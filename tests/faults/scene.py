@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from liveframe.frame import Image
-from tests.real_faces import SHARED, astronaut, astronaut_face
-from understudy.align import similarity, transform
-from understudy.clip import read_frames
-from understudy.detect import FaceDetector
-from understudy.face import Face, Matrix, Points
-from understudy.mesh import FaceMesh
+from tests.support.real_faces import SHARED, astronaut, astronaut_face
+from understudy.media.clip import read_frames
+from understudy.vision.align import similarity, transform
+from understudy.vision.detect import FaceDetector
+from understudy.vision.face import Face, Matrix, Points
+from understudy.vision.mesh import FaceMesh
 
 HEIGHT, WIDTH = 240, 320
 _SPRITE = np.s_[30:230, 120:320]

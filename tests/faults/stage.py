@@ -19,8 +19,8 @@ from liveframe.policy import PipelinePolicy
 from liveframe.stats import Phase
 from tests.faults.judge import Judge
 from tests.faults.scene import HEIGHT, WIDTH, Camera, Head, Picture
-from understudy.face import AlignedFace
-from understudy.role import CropRenderer
+from understudy.swap.renderer import CropRenderer
+from understudy.vision.face import AlignedFace
 
 MIDDLE = WIDTH / HEIGHT / 2
 _START_S = 60.0

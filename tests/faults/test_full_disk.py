@@ -5,18 +5,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.clips import read_clip, write_clip
-from tests.consented_bundle import build_consented_bundle
+from benchmarks.harness.consented_bundle import build_consented_bundle
+from benchmarks.harness.tiny_bundle import build_tiny_bundle
 from tests.integration.test_convert import DiscSwapper
-from tests.real_faces import astronaut_clip
-from tests.small_disk import small_disk
-from tests.tiny_bundle import build_tiny_bundle
-from training.checkpoint import load_checkpoint, save_checkpoint
+from tests.support.clips import read_clip, write_clip
+from tests.support.real_faces import astronaut_clip
+from tests.support.small_disk import small_disk
 from training.extract import main as extract
-from understudy.bundle import Bundle, pack
-from understudy.conversion import Conversion, convert
+from training.model.checkpoint import load_checkpoint, save_checkpoint
+from understudy.bundle.bundle import Bundle, pack
 from understudy.convert import main as convert_command
-from understudy.faceset import Faceset
+from understudy.faceset.faceset import Faceset
+from understudy.media.conversion import Conversion, convert
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
@@ -100,7 +100,7 @@ def test_registration_says_so_and_leaves_the_champion(disk, tmp_path: Path) -> N
     from mlflow.exceptions import MlflowException
 
     from pipelines.registry import Registry
-    from tests.mlflow_store import mlflow_store
+    from tests.support.mlflow_store import mlflow_store
 
     disk.grow(20_000)
     first, second = (build_tiny_bundle(tmp_path / name, personas={name: name.title()}) for name in ("ada", "ben"))

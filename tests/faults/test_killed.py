@@ -16,12 +16,12 @@ import av
 import numpy as np
 import pytest
 
-from tests.clips import numbered, read_clip, read_number, write_clip
+from benchmarks.harness.tiny_bundle import build_tiny_bundle
 from tests.integration.test_convert import DiscSwapper
-from tests.mlflow_store import mlflow_store
-from tests.tiny_bundle import build_tiny_bundle
-from training.checkpoint import load_checkpoint
-from understudy.bundle import Bundle
+from tests.support.clips import numbered, read_clip, read_number, write_clip
+from tests.support.mlflow_store import mlflow_store
+from training.model.checkpoint import load_checkpoint
+from understudy.bundle.bundle import Bundle
 from understudy.convert import Conversion, convert
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1500)]
@@ -58,7 +58,7 @@ CHECKPOINTING = """
 import itertools, sys
 from pathlib import Path
 import numpy as np
-from training.checkpoint import load_checkpoint, save_checkpoint
+from training.model.checkpoint import load_checkpoint, save_checkpoint
 folder = Path(sys.argv[1])
 found = load_checkpoint(folder)
 print("ready", flush=True)
@@ -138,7 +138,7 @@ def assert_is_the_whole_clip(path: Path) -> None:
 REGISTERING = """
 import os, sys
 from pathlib import Path
-from understudy.quiet import keep_quiet
+from understudy.jobs.quiet_logs import keep_quiet
 keep_quiet(os.environ)
 import mlflow
 import mlflow.pyfunc

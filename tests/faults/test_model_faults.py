@@ -14,13 +14,13 @@ from liveframe.frame import FrameResult
 from liveframe.gate import ShownState
 from liveframe.pipeline import FramePipeline
 from liveframe.policy import PipelinePolicy
-from tests import faulty
 from tests.faults.conftest import Script
 from tests.faults.judge import Judge
 from tests.faults.scene import Camera, Head, Picture
 from tests.faults.stage import FlakyModel, FlakyRole, Stage, bursts, recovery_s
-from understudy.face import AlignedFace
-from understudy.swapper import FaceSwapper
+from tests.support import faulty
+from understudy.swap.swapper import FaceSwapper
+from understudy.vision.face import AlignedFace
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]  # for a thousand frames on a busy machine
 Play = Callable[[str, object, Script], Stage]

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.harness.consented_bundle import build_consented_bundle
+from benchmarks.harness.ports import free_port
+from benchmarks.harness.serving_process import ROOT, running
 from liveframe.breaker import BreakerPolicy
-from liveframe.client import RemoteClient, RemotePolicy
-from liveframe.fallback import FallbackModel, FallbackPolicy
 from liveframe.gate import ShownState
 from liveframe.policy import PipelinePolicy
-from tests.consented_bundle import build_consented_bundle
+from liveframe.remote.client import RemoteClient, RemotePolicy
+from liveframe.remote.fallback import FallbackModel, FallbackPolicy
 from tests.faults.conftest import Script
 from tests.faults.remote import Front, Misbehave, front_of, garbage, hangs, refuses, resets
 from tests.faults.stage import Stage, bursts, recovery_s
-from tests.ports import free_port
-from tests.serving_process import ROOT, running
-from understudy.bundle import Bundle
-from understudy.swapper import FaceSwapper, SwapSettings
+from understudy.bundle.bundle import Bundle
+from understudy.swap.swapper import FaceSwapper, SwapSettings
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 Play = Callable[[str, object, Script], Stage]

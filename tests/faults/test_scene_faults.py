@@ -9,15 +9,15 @@ import pytest
 
 from liveframe.frame import Frame
 from liveframe.gate import Gate, ShownState
-from tests.fault_table import SHOWN, frames_per_fault
 from tests.faults.conftest import LEAST_SWAPPED, Script
 from tests.faults.judge import Judge
 from tests.faults.scene import ASTRONAUT, HEIGHT, WIDTH, Camera, Head, Picture
 from tests.faults.stage import MIDDLE, Stage
-from tests.real_faces import SHARED
-from understudy.detect import FaceDetector
-from understudy.mesh import FaceMesh
-from understudy.swapper import FaceSwapper
+from tests.support.fault_table import SHOWN, frames_per_fault
+from tests.support.real_faces import SHARED
+from understudy.swap.swapper import FaceSwapper
+from understudy.vision.detect import FaceDetector
+from understudy.vision.mesh import FaceMesh
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]  # for a thousand frames on a busy machine
 Play = Callable[[str, object, Script], Stage]

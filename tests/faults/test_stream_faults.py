@@ -7,15 +7,15 @@ from collections.abc import Callable
 
 import pytest
 
+from benchmarks.harness.waiting import wait_until
 from liveframe.gate import ShownState
 from liveframe.pipeline import FramePipeline
-from tests.fault_table import SHOWN, frames_per_fault
 from tests.faults.judge import Judge
 from tests.faults.persona import drawn_persona
 from tests.faults.scene import Camera
 from tests.faults.stage import Stage
-from tests.waiting import wait_until
-from understudy.swapper import FaceSwapper, SwapSettings
+from tests.support.fault_table import SHOWN, frames_per_fault
+from understudy.swap.swapper import FaceSwapper, SwapSettings
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]  # for a thousand frames on a busy machine
 

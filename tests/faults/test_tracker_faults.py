@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from tests.faults.scene import Camera, Head, Picture
-from understudy.detect import FaceDetector
-from understudy.face import Face, Points
-from understudy.mesh import FaceMesh
-from understudy.track import FaceTracker
+from understudy.vision.detect import FaceDetector
+from understudy.vision.face import Face, Points
+from understudy.vision.mesh import FaceMesh
+from understudy.vision.track import FaceTracker
 
 pytestmark = pytest.mark.faults
 FIRST, SECOND = Head(0.33, side=0.62), Head(1.0, side=0.62, is_mirrored=True)

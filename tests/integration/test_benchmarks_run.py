@@ -7,18 +7,18 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks.merge import made_swap, merge_as_the_seed, merge_figures, seed_crop
-from benchmarks.plot import plot
+from benchmarks.harness.plot import plot
+from benchmarks.harness.timing import exponent, in_turn, line, ratio, spread
+from benchmarks.harness.tiny_bundle import build_tiny_bundle
 from benchmarks.run import main
-from benchmarks.timing import exponent, in_turn, line, ratio, spread
-from benchmarks.whole_path import crowd, forth_and_back, streamed
-from tests.real_faces import astronaut, astronaut_face
-from tests.tiny_bundle import build_tiny_bundle
-from understudy.align import align
-from understudy.bundle import Bundle
-from understudy.casting import SwapSettings
-from understudy.detect import FaceDetector
-from understudy.swapper import FaceSwapper
+from benchmarks.tables.merge import made_swap, merge_as_the_seed, merge_figures, seed_crop
+from benchmarks.tables.whole_path import crowd, forth_and_back, streamed
+from tests.support.real_faces import astronaut, astronaut_face
+from understudy.bundle.bundle import Bundle
+from understudy.swap.settings import SwapSettings
+from understudy.swap.swapper import FaceSwapper
+from understudy.vision.align import align
+from understudy.vision.detect import FaceDetector
 
 
 def test_calls_take_turns_after_a_round_that_does_not_count() -> None:

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from understudy.network import NetworkSize
+from training.network import NetworkSize
 
 pytestmark = pytest.mark.slow  # imports TensorFlow and makes 100 million weights
 
 
 def test_classic_network_has_its_published_size_and_cost() -> None:
-    from benchmarks import zoo
+    from benchmarks.tables import zoo
 
     classic = zoo.classic64()
     assert classic.count_params() == pytest.approx(75.9e6, rel=0.01)
@@ -20,7 +20,7 @@ def test_classic_network_has_its_published_size_and_cost() -> None:
 
 
 def test_lightweight_network_has_fewer_weights_and_a_dearer_decoder() -> None:
-    from benchmarks import zoo
+    from benchmarks.tables import zoo
 
     light, classic = zoo.light64(), zoo.classic64()
     assert light.output_shape == (None, 64, 64, 3)
@@ -30,7 +30,7 @@ def test_lightweight_network_has_fewer_weights_and_a_dearer_decoder() -> None:
 
 @pytest.mark.parametrize(("name", "side"), [("quick96", 96), ("saehd128", 128), ("rtm224", 224)])
 def test_deepfacelab_networks_give_face_and_mask_at_their_own_size(name: str, side: int) -> None:
-    from benchmarks import zoo
+    from benchmarks.tables import zoo
 
     model = zoo.KNOWN[name]()
     assert model.output_shape == (None, side, side, 4)
@@ -38,7 +38,7 @@ def test_deepfacelab_networks_give_face_and_mask_at_their_own_size(name: str, si
 
 
 def test_multiplications_are_counted_through_nested_models() -> None:
-    from benchmarks import zoo
+    from benchmarks.tables import zoo
 
     encoder, decoder, whole = zoo.ours(NetworkSize(32, 32, 8, 8))
     assert zoo.macs(whole) == zoo.macs(encoder) + zoo.macs(decoder) > 0
@@ -46,7 +46,7 @@ def test_multiplications_are_counted_through_nested_models() -> None:
 
 
 def test_halves_of_a_network_give_its_answer_one_after_the_other() -> None:
-    from benchmarks import networks, zoo
+    from benchmarks.tables import networks, zoo
 
     whole = zoo.KNOWN["quick96"]()
     first, second = networks._halves(whole)
@@ -57,7 +57,7 @@ def test_halves_of_a_network_give_its_answer_one_after_the_other() -> None:
 
 
 def test_quick_run_converts_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from benchmarks import networks
+    from benchmarks.tables import networks
 
     network = networks.network("ours128", tmp_path, is_quick=True)
     assert not network.graphs and not any(tmp_path.iterdir())
@@ -67,7 +67,7 @@ def test_quick_run_converts_nothing(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 @pytest.mark.timeout(300)  # four processes that import TensorFlow and convert
 def test_every_runtime_gives_keras_answer(tmp_path: Path) -> None:
-    from benchmarks import networks
+    from benchmarks.tables import networks
 
     network = networks.network("ours128", tmp_path)
     calls = network.calls(is_quick=False)

@@ -10,18 +10,18 @@ import cv2
 import numpy as np
 import pytest
 
+from benchmarks.harness.consented_bundle import build_consented_bundle
+from benchmarks.harness.tiny_bundle import PERSONAS
 from liveframe.gate import ShownState
 from liveframe.pipeline import FramePipeline
-from tests.consented_bundle import build_consented_bundle
-from tests.real_faces import astronaut_clip
-from tests.tiny_bundle import PERSONAS
-from understudy.bundle import Bundle
+from tests.support.real_faces import astronaut_clip
+from understudy.bundle.bundle import Bundle
 from understudy.camera import CameraError, CameraSource, ClipSource, VirtualCamera, main, relay
-from understudy.consent import read_record
-from understudy.performer import Performer
-from understudy.persona import ConsentWatch
-from understudy.swapper import SwapSettings
-from understudy.trust_store import TrustStore
+from understudy.consent.check import read_record
+from understudy.consent.persona import ConsentWatch
+from understudy.consent.trust_store import TrustStore
+from understudy.swap.swapper import SwapSettings
+from understudy.swap.verified_swapper import Performer
 
 
 class Screen:

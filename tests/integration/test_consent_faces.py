@@ -8,15 +8,15 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.real_faces import astronaut, moved
-from training.classic import Facesets
+from tests.support.real_faces import astronaut, moved
+from training.data.classic import Facesets
+from training.data.find_faces import FindOptions
 from training.extract import ExtractOptions, extract
-from training.find_faces import FindOptions
-from understudy.consent import hash_files, read_record, write_record
-from understudy.consent_faces import check_faceset
-from understudy.consent_record import Consent, ConsentError, ConsentFault, sign
-from understudy.faceset import Faceset
-from understudy.trust_store import TrustStore
+from understudy.consent.check import hash_files, read_record, write_record
+from understudy.consent.record import Consent, ConsentError, ConsentFault, sign
+from understudy.consent.same_person import check_faceset
+from understudy.consent.trust_store import TrustStore
+from understudy.faceset.faceset import Faceset
 
 SHIPPED = sorted((Path(__file__).parents[2] / "bundles" / "default").glob("*/still.png"))[0]
 

@@ -12,11 +12,11 @@ import pytest
 
 from liveframe.errors import ModelError
 from liveframe.frame import Frame, FrameResult
-from tests.clips import add_sound, ffmpeg, numbered, read_clip, read_number, read_sound, rotate, write_clip
+from tests.support.clips import add_sound, ffmpeg, numbered, read_clip, read_number, read_sound, rotate, write_clip
 from understudy.convert import Conversion, ConvertError, ConvertStopped, Progress, convert
-from understudy.lock import LockedError, exclusive
-from understudy.media_guard import MediaError
-from understudy.screener import OnMiss, OnNoFace, ScreenPolicy
+from understudy.jobs.lock import LockedError, exclusive
+from understudy.media.clip_gate import OnMiss, OnNoFace, ScreenPolicy
+from understudy.media.guard import MediaError
 
 COLOUR = (200, 60, 160)
 

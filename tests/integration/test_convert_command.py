@@ -10,18 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.clips import read_clip, read_sound
-from tests.consented_bundle import build_consented_bundle
-from tests.real_faces import astronaut_clip
-from tests.tiny_bundle import PERSONAS, persona_colour
-from tests.waiting import wait_until
-from understudy.bundle import Bundle
-from understudy.consent import read_record
+from benchmarks.harness.consented_bundle import build_consented_bundle
+from benchmarks.harness.tiny_bundle import PERSONAS, persona_colour
+from benchmarks.harness.waiting import wait_until
+from tests.support.clips import read_clip, read_sound
+from tests.support.real_faces import astronaut_clip
+from understudy.bundle.bundle import Bundle
+from understudy.consent.check import read_record
+from understudy.consent.trust_store import TrustStore
 from understudy.convert import STOPPED, main
-from understudy.provenance import provenance_from
-from understudy.trust_store import TrustStore
-from understudy.watermark import payload_of
-from understudy.watermark_detector import detect_file
+from understudy.provenance.c2pa import provenance_from
+from understudy.provenance.watermark import payload_of
+from understudy.provenance.watermark_detector import detect_file
 
 
 @pytest.fixture(scope="module")

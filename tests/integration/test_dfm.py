@@ -11,13 +11,13 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.consented_bundle import build_consented_bundle
-from tests.tiny_bundle import INPUT_SIZE, OUTPUT_SIZE
+from benchmarks.harness.consented_bundle import build_consented_bundle
+from benchmarks.harness.tiny_bundle import INPUT_SIZE, OUTPUT_SIZE
 from training import dfm
-from understudy.bundle import Bundle, BundleError
-from understudy.consent import synthetic_record
-from understudy.dfm import export_dfm, load_dfm, read_dfm
-from understudy.trust_store import TrustStore
+from understudy.bundle.bundle import Bundle, BundleError
+from understudy.bundle.dfm import export_dfm, load_dfm, read_dfm
+from understudy.consent.check import synthetic_record
+from understudy.consent.trust_store import TrustStore
 
 PORTS = ["out_face_mask:0", "out_celeb_face:0", "out_celeb_face_mask:0"]
 

@@ -9,15 +9,15 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.consented_bundle import build_consented_bundle
+from benchmarks.harness.consented_bundle import build_consented_bundle
+from benchmarks.harness.tiny_bundle import INPUT_SIZE, OUTPUT_SIZE, build_tiny_bundle
 from tests.faults.persona import drawn_still
-from tests.mlflow_store import mlflow_store
-from tests.real_faces import astronaut_clip
-from tests.tiny_bundle import INPUT_SIZE, OUTPUT_SIZE, build_tiny_bundle
+from tests.support.mlflow_store import mlflow_store
+from tests.support.real_faces import astronaut_clip
 from training.evaluate import evaluate_clip, main
-from training.log_model import log_bundle
-from understudy.bundle import Bundle, write_manifest
-from understudy.provenance import provenance_from
+from training.model.log_model import log_bundle
+from understudy.bundle.bundle import Bundle, write_manifest
+from understudy.provenance.c2pa import provenance_from
 
 KEYS = (
     "clip persona frames faces coverage identity_to_persona identity_to_driver retrieval_rank1 pose_deg expression_pct "

@@ -11,13 +11,13 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.real_faces import SHARED, astronaut, astronaut_clip, astronaut_face, moved, write_clip
+from tests.support.real_faces import SHARED, astronaut, astronaut_clip, astronaut_face, moved, write_clip
+from training.data.find_faces import FindOptions
 from training.extract import ExtractOptions, Summary, extract, main
-from training.find_faces import FindOptions
-from understudy.align import mean_mesh
-from understudy.faceset import JOURNAL, Faceset, FacesetError
-from understudy.identity import SFaceEmbedder
-from understudy.second_opinion import eye_distance
+from understudy.faceset.faceset import JOURNAL, Faceset, FacesetError
+from understudy.vision.align import mean_mesh
+from understudy.vision.dlib_landmarks import eye_distance
+from understudy.vision.embedding import SFaceEmbedder
 
 ROOT = Path(__file__).parents[2]
 

@@ -5,17 +5,17 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from benchmarks.delayed import delayed
-from benchmarks.far_path import compare_pixels, stream, summed
-from benchmarks.moving_face import frames
-from liveframe.client import RemoteClient, RemotePolicy
+from benchmarks.harness.delayed import delayed
+from benchmarks.harness.far_path import compare_pixels, stream, summed
+from benchmarks.harness.moving_face import frames
+from benchmarks.harness.serving_process import serving
+from benchmarks.harness.waiting import PATIENT
 from liveframe.gate import Shown, ShownState
-from liveframe.picture import Encoding
-from tests.serving_bundle import served_bundle
-from tests.serving_process import serving
-from tests.waiting import PATIENT
-from understudy.bundle import Bundle
-from understudy.swapper import FaceSwapper, SwapSettings
+from liveframe.remote.client import RemoteClient, RemotePolicy
+from liveframe.remote.picture import Encoding
+from tests.support.serving_bundle import served_bundle
+from understudy.bundle.bundle import Bundle
+from understudy.swap.swapper import FaceSwapper, SwapSettings
 
 pytestmark = pytest.mark.timeout(300)  # a server starts, perhaps on a busy machine
 NAME = "ben"

@@ -14,19 +14,19 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.consented_bundle import build_consented_bundle
-from tests.tiny_bundle import build_tiny_bundle
+from benchmarks.harness.consented_bundle import build_consented_bundle
+from benchmarks.harness.tiny_bundle import build_tiny_bundle
 from tests.unit.test_faceset import INFO, SIZE, make_face, write
-from understudy.bundle import Bundle, BundleError, pack
-from understudy.consent import read_record
-from understudy.consent_record import ConsentError
-from understudy.dfm import export_dfm, load_dfm
-from understudy.disclosure import DisclosureError, read_disclosure
-from understudy.faceset import Faceset, FacesetError
-from understudy.faceset_entry import FaceEntry
-from understudy.graph import check_graph
-from understudy.manifest import MANIFEST, parse_manifest
-from understudy.trust_store import TrustError, TrustStore
+from understudy.bundle.bundle import Bundle, BundleError, pack
+from understudy.bundle.dfm import export_dfm, load_dfm
+from understudy.bundle.graph_check import check_graph
+from understudy.bundle.manifest import MANIFEST, parse_manifest
+from understudy.consent.check import read_record
+from understudy.consent.record import ConsentError
+from understudy.consent.trust_store import TrustError, TrustStore
+from understudy.faceset.entry import FaceEntry
+from understudy.faceset.faceset import Faceset, FacesetError
+from understudy.provenance.disclosure import DisclosureError, read_disclosure
 
 fuzz = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 JSON_VALUES = st.recursive(

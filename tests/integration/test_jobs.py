@@ -10,8 +10,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from understudy.job_worker import JobWorker, main
-from understudy.jobs import PROGRESS, JobError, JobQueue, JobState, module_command
+from understudy.jobs.queue import PROGRESS, JobError, JobQueue, JobState, module_command
+from understudy.jobs.worker import JobWorker, main
 
 # Counts to argv[2] in the file argv[1], goes on where it stopped, tells its progress in argv[3].
 COUNT = """
@@ -57,7 +57,7 @@ def queue(tmp_path):
 
 @contextmanager
 def worker_process(queue, idle_s=30.0):
-    process = subprocess.Popen(module_command("understudy.job_worker", queue.folder, "--idle-s", str(idle_s)))
+    process = subprocess.Popen(module_command("understudy.jobs.worker", queue.folder, "--idle-s", str(idle_s)))
     try:
         wait_until(queue.has_worker)
         yield process
@@ -197,7 +197,7 @@ def test_a_second_worker_is_refused(queue, capsys):
 
 def test_ensured_worker_outlives_nobodys_wait_and_ends_when_idle(queue, tmp_path):
     queue.folder.mkdir()
-    subprocess.run([*module_command("understudy.job_worker", queue.folder, "--detach", "--idle-s", "0.3")], check=True)
+    subprocess.run([*module_command("understudy.jobs.worker", queue.folder, "--detach", "--idle-s", "0.3")], check=True)
     job = queue.submit("train", "count", count_command(tmp_path / "n.txt", 3))
     wait_until(lambda: queue.job(job.id).state is JobState.DONE)
     wait_until(lambda: not queue.has_worker())

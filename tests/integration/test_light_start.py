@@ -6,7 +6,7 @@ import sys
 IMPORT_ALL = """
 import importlib, pkgutil, sys
 import liveframe, serving, ui, understudy
-skipped = {"understudy.network"}
+skipped = {"training.network"}
 for package in (liveframe, understudy, ui):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
         if module.name not in skipped and not module.name.endswith("__main__"):

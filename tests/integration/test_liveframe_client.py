@@ -11,17 +11,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from benchmarks.harness.waiting import quickest, wait_until
 from liveframe.breaker import BreakerPolicy
-from liveframe.client import LocalClient, RemoteClient, RemotePolicy, _first_good
 from liveframe.errors import FrameError, LateError, ModelError, OverloadedError, WireError
-from liveframe.fallback import FallbackModel, FallbackPolicy, Route
 from liveframe.model import BatchModel, BatchSpec
 from liveframe.models.pixelate import Pixelate
 from liveframe.ordered import OrderedStream
-from liveframe.picture import Encoding
-from liveframe.transport import parse_retry_after
-from liveframe.wire import MEDIA_TYPE, decode_batch, encode_batch
-from tests.waiting import quickest, wait_until
+from liveframe.remote.client import LocalClient, RemoteClient, RemotePolicy, _first_good
+from liveframe.remote.fallback import FallbackModel, FallbackPolicy, Route
+from liveframe.remote.picture import Encoding
+from liveframe.remote.transport import parse_retry_after
+from liveframe.remote.wire import MEDIA_TYPE, decode_batch, encode_batch
 
 MODEL = Pixelate(size=32, max_batch=8)
 BATCH = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
@@ -447,7 +447,7 @@ def test_spec_of_a_fallback_takes_the_smaller_batch():
 
 
 def test_json_of_the_wire_is_plain_json():
-    from liveframe.wire import batch_from_json, batch_to_json
+    from liveframe.remote.wire import batch_from_json, batch_to_json
 
     text = json.dumps(batch_to_json(BATCH))
     assert np.array_equal(batch_from_json(json.loads(text)), BATCH)

@@ -15,7 +15,7 @@ from liveframe.frame import FrameResult
 from liveframe.gate import GatePolicy, ShownState
 from liveframe.pipeline import FramePipeline
 from liveframe.policy import PipelinePolicy
-from tests.faulty import FAULTS, HEIGHT, WIDTH, ScriptedModel, camera_picture, good, resemblance
+from tests.support.faulty import FAULTS, HEIGHT, WIDTH, ScriptedModel, camera_picture, good, resemblance
 
 RAW = 0.45  # resemblance above this is the camera; a cover of noise reaches about 0.3 by chance, the camera 1.0
 QUICK = PipelinePolicy(

@@ -14,7 +14,7 @@ from liveframe.models.pixelate import Pixelate, pixelate
 from liveframe.pipeline import FramePipeline
 from liveframe.policy import PipelinePolicy
 from liveframe.stats import Phase
-from tests.faulty import (
+from tests.support.faulty import (
     ScriptedModel,
     camera_picture,
     good,

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.mlflow_store import mlflow_store
-from tests.tiny_bundle import build_tiny_bundle
-from training.log_model import DIGEST_TAG, LoggedBundle, fetch_bundle, find_version, log_bundle, open_bundle
-from understudy.bundle import Bundle, BundleError
+from benchmarks.harness.tiny_bundle import build_tiny_bundle
+from tests.support.mlflow_store import mlflow_store
+from training.model.log_model import DIGEST_TAG, LoggedBundle, fetch_bundle, find_version, log_bundle, open_bundle
+from understudy.bundle.bundle import Bundle, BundleError
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_logging_joins_the_active_run_and_leaves_it_open(home: Path, bundle_dir:
 
 
 def test_a_zip_can_be_logged(home: Path, bundle_dir: Path, tmp_path: Path) -> None:
-    from understudy.bundle import pack
+    from understudy.bundle.bundle import pack
 
     logged = log_bundle(pack(bundle_dir, tmp_path / "tiny.zip"), "zipped")
     assert fetch_bundle(logged.uri, tmp_path / "cache").is_dir()

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from liveframe.frame import Image
-from tests.real_faces import astronaut, moved
-from training.clip_report import ClipReport
-from training.judge import Judge
-from training.measure import Driver, Gallery, SwapMeter, watch
-from training.metrics import PSNR_CAP_DB, face_hull
-from understudy.face import Points
+from tests.support.real_faces import astronaut, moved
+from training.evaluation.clip_report import ClipReport
+from training.evaluation.measure import Driver, Gallery, SwapMeter, watch
+from training.evaluation.metrics import PSNR_CAP_DB, face_hull
+from training.evaluation.observer import Judge
+from understudy.vision.face import Points
 
 Paint = Callable[[Image, Points, int], Image]
 

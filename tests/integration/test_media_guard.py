@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pictures
 
-from understudy.media_guard import (
+from understudy.media.guard import (
     MIB,
     MediaError,
     MediaLimits,

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny_bundle import INPUT_SIZE, OUTPUT_SIZE, build_tiny_bundle
+from benchmarks.harness.tiny_bundle import INPUT_SIZE, OUTPUT_SIZE, build_tiny_bundle
 from training.model_card import write_card
-from understudy.bundle import Bundle, BundleError, write_manifest
+from understudy.bundle.bundle import Bundle, BundleError, write_manifest
 
 FIGURES = ("expression_pct", "mouth_pct", "eyes_pct", "pose_deg", "identity_to_persona", "retrieval_rank1")
 RECIPES = {

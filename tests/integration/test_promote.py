@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.harness.consented_bundle import build_consented_bundle
+from benchmarks.harness.tiny_bundle import build_tiny_bundle
 from pipelines.gates import Gate
 from pipelines.promote import Trial, main, promote
 from pipelines.registry import Registry
-from tests.consented_bundle import build_consented_bundle
-from tests.mlflow_store import mlflow_store
-from tests.real_faces import astronaut_clip
-from tests.tiny_bundle import build_tiny_bundle
-from understudy.bundle import BundleError
-from understudy.trust_store import Trust, TrustStore
+from tests.support.mlflow_store import mlflow_store
+from tests.support.real_faces import astronaut_clip
+from understudy.bundle.bundle import BundleError
+from understudy.consent.trust_store import Trust, TrustStore
 
 # What random weights can hold: they do repaint faces, and only faces.
 LENIENT = (Gate("coverage", 0.9, 0.05), Gate("outside_psnr_db", 45.0, None), Gate("ms_p50", 10_000.0, None))
@@ -112,7 +112,7 @@ def test_a_persona_without_a_valid_record_is_refused_before_it_runs(house: _Hous
 def test_a_revoked_record_stops_a_promotion(house: _House, tmp_path: Path) -> None:
     from datetime import UTC, datetime
 
-    from understudy.consent import read_record
+    from understudy.consent.check import read_record
 
     store = TrustStore(tmp_path / "trust")
     bundle = build_consented_bundle(tmp_path / "bundle", {"cy": "Cy"}, tmp_path / "trust")

@@ -16,9 +16,9 @@ import pytest
 from cryptography import x509
 from numpy.typing import NDArray
 
-from understudy.certificates import CertificateError, SigningIdentity, development_identity, read_identity
-from understudy.provenance import Claim, Provenance, ProvenanceError, Verdict, main, provenance_from
-from understudy.xmp import DIGITAL_SOURCE_TYPE, with_metadata
+from understudy.provenance.c2pa import Claim, Provenance, ProvenanceError, Verdict, main, provenance_from
+from understudy.provenance.certificates import CertificateError, SigningIdentity, development_identity, read_identity
+from understudy.provenance.xmp import DIGITAL_SOURCE_TYPE, with_metadata
 
 CLAIM = Claim("ada", "2026.11", "ab" * 32, "cd" * 32, 0xBEEF)
 
@@ -186,7 +186,7 @@ def test_development_certificate_is_made_once_for_its_owner_alone(home: Path, pr
 
 def test_two_processes_make_one_certificate(tmp_path: Path, repository: Path) -> None:
     code = (
-        "import sys, pathlib; from understudy.certificates import development_identity as make;"
+        "import sys, pathlib; from understudy.provenance.certificates import development_identity as make;"
         "print(make(pathlib.Path(sys.argv[1])).anchors.hex())"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "provenance")]

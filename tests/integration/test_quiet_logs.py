@@ -10,20 +10,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.harness.consented_bundle import build_consented_bundle
+from benchmarks.harness.waiting import wait_until
 from liveframe.gate import ShownState
 from liveframe.pipeline import FramePipeline
-from tests.consented_bundle import build_consented_bundle
 from tests.faults.persona import drawn_persona
 from tests.faults.scene import Camera, Head
 from tests.faults.stage import FlakyRole
-from tests.real_faces import astronaut_clip
-from tests.waiting import wait_until
-from understudy.consent import hash_files, write_record
-from understudy.consent import main as consent_command
-from understudy.consent_record import Consent, sign
+from tests.support.real_faces import astronaut_clip
+from understudy.consent.check import hash_files, write_record
+from understudy.consent.check import main as consent_command
+from understudy.consent.record import Consent, sign
+from understudy.consent.trust_store import TrustStore
 from understudy.convert import main as convert_command
-from understudy.swapper import FaceSwapper, SwapSettings
-from understudy.trust_store import TrustStore
+from understudy.swap.swapper import FaceSwapper, SwapSettings
 
 SUBJECT = "Wilhelmina Quackenbush"
 # Five numbers in a row are no shape and no size: they are pixels, points or an embedding.
@@ -122,7 +122,7 @@ def test_kfp_and_mlflow_report_nothing_when_they_are_loaded() -> None:
     """No socket is opened by loading them, and MLflow's own switch reads off."""
     script = """
 import os, socket
-from understudy.quiet import keep_quiet
+from understudy.jobs.quiet_logs import keep_quiet
 keep_quiet(os.environ)
 def refuse(*_): raise AssertionError("a socket was opened")
 socket.socket.connect = refuse

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import cv2
 
-from tests.real_faces import astronaut, moved
-from tests.sheets import bears_label
+from tests.support.real_faces import astronaut, moved
+from tests.support.sheets import bears_label
 from training import reenact
 
 LEAST_FACES = 40

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.harness.tiny_bundle import build_tiny_bundle
 from pipelines.registry import Registry, RegistryError, main
-from tests.mlflow_store import mlflow_store
-from tests.tiny_bundle import build_tiny_bundle
-from understudy.bundle import Bundle, BundleError
+from tests.support.mlflow_store import mlflow_store
+from understudy.bundle.bundle import Bundle, BundleError
 
 
 @pytest.fixture(scope="module")

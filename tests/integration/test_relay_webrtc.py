@@ -31,9 +31,9 @@ from streamlit.runtime import Runtime
 from streamlit_webrtc.relay import get_global_relay
 from streamlit_webrtc.webrtc import WebRtcMode, WebRtcWorker
 
+from benchmarks.harness import barcode
 from liveframe.frame import Image
-from tests import barcode
-from ui.aiortc_tuning import (
+from ui.relay.aiortc_tuning import (
     LARGEST_BITRATE,
     START_BITRATE,
     PromptJitterBuffer,
@@ -43,9 +43,9 @@ from ui.aiortc_tuning import (
     raise_bitrates,
     tune,
 )
-from ui.i420 import frame_from_image, image_from_frame
-from ui.relay_webrtc import CameraStream
-from ui.stream import OneAtATime
+from ui.relay.i420 import frame_from_image, image_from_frame
+from ui.relay.webrtc import CameraStream
+from ui.session.stream import OneAtATime
 
 T = TypeVar("T")
 SIZE = (240, 320)

@@ -18,12 +18,12 @@ from starlette.websockets import WebSocket
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from benchmarks.harness.waiting import PATIENT, wait_until
 from liveframe.frame import Frame, FrameResult, Image
 from liveframe.pipeline import FramePipeline
-from tests.waiting import PATIENT, wait_until
-from ui.relay_websocket import REPLACED, UNKNOWN_VIEWER, decode_jpeg, encode_jpeg, jpeg_size, relay_frames
-from ui.viewer import Choices, HouseFullError, Seats, Viewer
-from understudy.swapper import SwapSettings
+from ui.relay.websocket import REPLACED, UNKNOWN_VIEWER, decode_jpeg, encode_jpeg, jpeg_size, relay_frames
+from ui.session.viewer import Choices, HouseFullError, Seats, Viewer
+from understudy.swap.swapper import SwapSettings
 
 CHOICES = Choices(SwapSettings("ada"), is_mirrored=False)
 
@@ -75,7 +75,7 @@ class FarModel(InvertingModel):
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine takes longer over a frame than its deadline, and an older picture stands in: wait longer."""
-    monkeypatch.setattr("ui.viewer.FramePipeline", partial(FramePipeline, policy=PATIENT))
+    monkeypatch.setattr("ui.session.viewer.FramePipeline", partial(FramePipeline, policy=PATIENT))
 
 
 @pytest.fixture

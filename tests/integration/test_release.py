@@ -16,9 +16,9 @@ from pipelines.chain import STEPS
 from pipelines.code_digest import PACKAGES
 from training.sample import write_sample
 from training.still import write_still
-from understudy.consent import write_record
-from understudy.consent_record import USES, Consent, sign
-from understudy.trust_store import TrustStore
+from understudy.consent.check import write_record
+from understudy.consent.record import USES, Consent, sign
+from understudy.consent.trust_store import TrustStore
 
 # Nothing here is about quality: a few steps of a network of 32 px.
 TINY = (
@@ -92,7 +92,7 @@ def _consent(folder: Path, photo: Path) -> None:
     """Sign what a test may do with a public-domain picture."""
     from datetime import UTC, datetime, timedelta
 
-    from understudy.consent import hash_files
+    from understudy.consent.check import hash_files
 
     write_still(photo, folder / "still.png")
     now = datetime.now(UTC).replace(microsecond=0)
@@ -177,7 +177,7 @@ def test_a_change_reruns_only_what_depends_on_it(house: _House, first: subproces
     other_region = house.release("--region", "europe-west1")
     assert steps_done(other_region) == ["deploy"]
     assert "changed: setting region" in other_region.stdout
-    plan = house.code / "serving" / "plan.py"
+    plan = house.code / "serving" / "vertex" / "plan.py"
     plan.write_text(plan.read_text() + "# another line\n")
     other_code = house.release()
     assert steps_done(other_code) == ["deploy"] and "changed: code" in other_code.stdout

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from liveframe.picture import Encoding, decode_picture, encode_picture
+from liveframe.remote.picture import Encoding, decode_picture, encode_picture
 from serving.build import REQUIREMENTS, ROOT, build_legacy, digest_of, stage
-from serving.lock import LockError, pins_for
-from tests.serving_bundle import served_bundle
+from serving.vertex.requirements import LockError, pins_for
+from tests.support.serving_bundle import served_bundle
 
 # Runs in the staged directory and refuses every package that requirements.txt does not name, as the image would.
 IMAGE = """
@@ -39,10 +39,10 @@ sys.meta_path.insert(0, OnlyPinned())
 """
 SERVE_ONE_FRAME = """
 import asyncio
-import serving.model_server, serving.predictor
-from serving.exchange import Exchange
+import serving.model_server, serving.server.predictor
+from serving.server.exchange import Exchange
 assert serving.__file__.startswith(str(Path.cwd())), serving.__file__
-routine = serving.predictor.UnderstudyPredictor()
+routine = serving.server.predictor.UnderstudyPredictor()
 routine.load(sys.argv[1])
 exchange = Exchange(routine)
 

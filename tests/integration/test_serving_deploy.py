@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from serving.deploy import main
-from tests.serving_bundle import served_bundle
-from tests.vertex_server import VertexServer
-from understudy.bundle import Bundle, write_manifest
+from tests.support.serving_bundle import served_bundle
+from tests.support.vertex_server import VertexServer
+from understudy.bundle.bundle import Bundle, write_manifest
 
 RUN = "0123456789abcdef0123456789abcdef"
 
@@ -73,7 +73,7 @@ def test_release_copies_uploads_creates_and_deploys(shell: Shell) -> None:
 
 
 def test_bundle_in_the_cloud_is_the_bundle_that_was_verified(shell: Shell, bundle: Path, tmp_path: Path) -> None:
-    from understudy.bundle import Bundle
+    from understudy.bundle.bundle import Bundle
 
     assert shell.run("upload")[0] == 0, shell.errors
     (content,) = shell.server.state.objects.values()

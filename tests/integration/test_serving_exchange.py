@@ -14,19 +14,26 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from liveframe.picture import Encoding, decode_picture, encode_picture
-from liveframe.wire import MEDIA_TYPE, decode_batch, encode_batch
-from serving.batcher import BatchPolicy
-from serving.exchange import DEADLINE_HEADER, SUBJECTS_HEADER, Exchange, ExchangePolicy, Reply, parse_content_type
-from serving.routine import Payload, Routine
-from tests.serving_bundle import served_bundle
-from tests.tiny_bundle import build_tiny_bundle
-from understudy.bundle import default_bundle
-from understudy.consent import read_record
-from understudy.consent_record import ConsentError
-from understudy.manifest import BundleError
-from understudy.pixelate_bundle import write_pixelate_bundle
-from understudy.trust_store import TrustStore
+from benchmarks.harness.tiny_bundle import build_tiny_bundle
+from liveframe.remote.picture import Encoding, decode_picture, encode_picture
+from liveframe.remote.wire import MEDIA_TYPE, decode_batch, encode_batch
+from serving.server.batcher import BatchPolicy
+from serving.server.exchange import (
+    DEADLINE_HEADER,
+    SUBJECTS_HEADER,
+    Exchange,
+    ExchangePolicy,
+    Reply,
+    parse_content_type,
+)
+from serving.server.routine import Payload, Routine
+from tests.support.serving_bundle import served_bundle
+from understudy.bundle.bundle import default_bundle
+from understudy.bundle.manifest import BundleError
+from understudy.bundle.pixelate import write_pixelate_bundle
+from understudy.consent.check import read_record
+from understudy.consent.record import ConsentError
+from understudy.consent.trust_store import TrustStore
 
 CROPS = np.random.default_rng(0).integers(0, 255, (3, 32, 32, 3), np.uint8)
 PATIENT_MS = 10_000  # the longest that may be asked for: a busy machine takes its time
@@ -251,7 +258,7 @@ def test_health_is_green_only_with_a_verified_warm_bundle(bundle: Path, tmp_path
 
 
 def test_persona_whose_consent_is_revoked_is_no_longer_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.routine.CONSENT_S", 0.0)
+    monkeypatch.setattr("serving.server.routine.CONSENT_S", 0.0)
     with served_bundle(tmp_path) as path:
         for exchange in opened(path):
             assert ask(exchange, encode_batch(CROPS, Encoding.RAW)).status == 200

@@ -8,23 +8,23 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from liveframe.client import RemotePolicy
+from benchmarks.harness.ports import free_port
+from benchmarks.harness.serving_process import running
+from benchmarks.harness.waiting import PATIENT, wait_until
 from liveframe.frame import Frame
 from liveframe.gate import ShownState
 from liveframe.models.pixelate import pixelate
-from liveframe.picture import Encoding
 from liveframe.pipeline import FramePipeline
+from liveframe.remote.client import RemotePolicy
+from liveframe.remote.picture import Encoding
 from liveframe.stats import Phase
 from pipelines.registry import Registry
-from serving.vertex_client import RemoteSettings, open_remote
-from serving.whole_frame import BatchFrameModel
-from tests.mlflow_store import mlflow_store
-from tests.ports import free_port
-from tests.serving_process import running
-from tests.waiting import PATIENT, wait_until
-from understudy.bundle import BundleError
-from understudy.kinds import open_any
-from understudy.pixelate_bundle import write_pixelate_bundle
+from serving.server.whole_frame import BatchFrameModel
+from serving.vertex.client import RemoteSettings, open_remote
+from tests.support.mlflow_store import mlflow_store
+from understudy.any_bundle import open_any
+from understudy.bundle.bundle import BundleError
+from understudy.bundle.pixelate import write_pixelate_bundle
 
 
 @pytest.mark.timeout(300)

@@ -15,17 +15,17 @@ import requests
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from liveframe.client import RemotePolicy
+from benchmarks.harness.ports import free_port
+from benchmarks.harness.serving_process import OUR_SERVER, SDK_SERVER, running, serving
 from liveframe.errors import ModelError
-from liveframe.picture import Encoding, encode_picture
-from liveframe.wire import MEDIA_TYPE, decode_batch, encode_batch
+from liveframe.remote.client import RemotePolicy
+from liveframe.remote.picture import Encoding, encode_picture
+from liveframe.remote.wire import MEDIA_TYPE, decode_batch, encode_batch
 from serving.deploy import main
-from serving.vertex_client import RemoteModel, RemoteSettings, open_remote, predict_url
-from tests.ports import free_port
-from tests.serving_bundle import served_bundle
-from tests.serving_process import OUR_SERVER, SDK_SERVER, running, serving
-from tests.vertex_server import VertexServer
-from understudy.bundle import Bundle
+from serving.vertex.client import RemoteModel, RemoteSettings, open_remote, predict_url
+from tests.support.serving_bundle import served_bundle
+from tests.support.vertex_server import VertexServer
+from understudy.bundle.bundle import Bundle
 
 CROPS = np.random.default_rng(0).integers(0, 255, (2, 32, 32, 3), np.uint8)
 

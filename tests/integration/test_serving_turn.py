@@ -6,7 +6,7 @@ import pytest
 from aioice import stun, turn
 
 from serving.turn import TTL_S, ice_servers
-from tests.coturn import Coturn
+from tests.support.coturn import Coturn
 
 
 async def relayed(port: int, username: str, password: str) -> str:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.harness.tiny_bundle import build_tiny_bundle
 from benchmarks.soak import Samples, main
-from tests.tiny_bundle import build_tiny_bundle
 
 
 @pytest.mark.timeout(300)

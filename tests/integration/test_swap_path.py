@@ -10,19 +10,19 @@ import cv2
 import numpy as np
 import pytest
 
-from liveframe.client import LocalClient
+from benchmarks.harness.tiny_bundle import PERSONAS, build_tiny_bundle, persona_colour
 from liveframe.errors import ModelError
 from liveframe.frame import Frame, FrameResult
 from liveframe.model import BatchSpec, FrameModel, FrameSession, SplitSession
-from tests.real_faces import astronaut, astronaut_face
-from tests.tiny_bundle import PERSONAS, build_tiny_bundle, persona_colour
-from understudy.align import align
-from understudy.bundle import Bundle, BundleError, default_bundle
-from understudy.casting import LEAST_STRENGTH
-from understudy.face import AlignedFace
-from understudy.reenact import Still
-from understudy.role import InstantPersona, Player
-from understudy.swapper import FaceSwapper, SwapSession, SwapSettings, View
+from liveframe.remote.client import LocalClient
+from tests.support.real_faces import astronaut, astronaut_face
+from understudy.bundle.bundle import Bundle, BundleError, default_bundle
+from understudy.swap.renderer import InstantPersona, Player
+from understudy.swap.settings import LEAST_STRENGTH
+from understudy.swap.swapper import FaceSwapper, SwapSession, SwapSettings, View
+from understudy.vision.align import align
+from understudy.vision.face import AlignedFace
+from understudy.vision.reenact import Still
 
 PLAIN = SwapSettings("ada", colour_match=False)
 

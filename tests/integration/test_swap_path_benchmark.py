@@ -7,12 +7,12 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks.moving_face import frames
+from benchmarks.harness.moving_face import frames
+from benchmarks.harness.tiny_bundle import build_tiny_bundle
 from benchmarks.swap_path import main, merge_whole_frame
-from tests.real_faces import astronaut, astronaut_clip, astronaut_face
-from tests.tiny_bundle import build_tiny_bundle
-from understudy.align import align
-from understudy.blend import Blender, BlendSettings
+from tests.support.real_faces import astronaut, astronaut_clip, astronaut_face
+from understudy.swap.blend import Blender, BlendSettings
+from understudy.vision.align import align
 
 
 @pytest.fixture

@@ -5,12 +5,12 @@ import time
 import numpy as np
 import pytest
 
+from benchmarks.harness.tiny_bundle import build_tiny_bundle
 from liveframe.gate import ShownState
 from liveframe.pipeline import FramePipeline
-from tests.real_faces import astronaut, astronaut_face
-from tests.tiny_bundle import build_tiny_bundle
-from understudy.bundle import Bundle
-from understudy.swapper import FaceSwapper, SwapSettings
+from tests.support.real_faces import astronaut, astronaut_face
+from understudy.bundle.bundle import Bundle
+from understudy.swap.swapper import FaceSwapper, SwapSettings
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,11 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.real_faces import astronaut
-from understudy.detect import FaceDetector
-from understudy.face import Face
-from understudy.mesh import FaceMesh
-from understudy.track import FaceTracker, TrackSettings
+from tests.support.real_faces import astronaut
+from understudy.vision.detect import FaceDetector
+from understudy.vision.face import Face
+from understudy.vision.mesh import FaceMesh
+from understudy.vision.track import FaceTracker, TrackSettings
 
 WIDTH, HEIGHT = 640, 480
 Place = tuple[float, float, bool]

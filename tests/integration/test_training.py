@@ -14,12 +14,12 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from tests.mlflow_store import mlflow_store
-from tests.sheets import bears_label
-from tests.tiny_pairs import build_tiny_pairs, sign_photo
-from understudy.bundle import Bundle
-from understudy.consent_record import ConsentError
-from understudy.trust_store import TrustStore
+from tests.support.mlflow_store import mlflow_store
+from tests.support.sheets import bears_label
+from tests.support.tiny_pairs import build_tiny_pairs, sign_photo
+from understudy.bundle.bundle import Bundle
+from understudy.consent.record import ConsentError
+from understudy.consent.trust_store import TrustStore
 
 # TensorFlow's variables on NumPy 2, tf2onnx's and MLflow's own deprecations: not ours to mend.
 pytestmark = [
@@ -57,8 +57,8 @@ def made(tmp_path_factory):
 
 
 def tiny_config(folder, **changes):
-    from training.config import TrainingConfig
-    from understudy.network import NetworkSize
+    from training.model.config import TrainingConfig
+    from training.network import NetworkSize
 
     where = {"pairs": str(folder / "pairs"), "out": str(folder / "out"), "tracking": ""}
     return TrainingConfig(**{**TINY, **where, **changes}, size=NetworkSize(**SIZE))
@@ -105,7 +105,7 @@ def test_loss_falls_when_trained_for_longer(made, tmp_path):
 
 def test_exported_graphs_answer_as_the_network_does(made, tmp_path):
     from training.export import write_graph
-    from understudy.network import NetworkSize, SwapAutoencoder
+    from training.network import NetworkSize, SwapAutoencoder
 
     network = SwapAutoencoder.build(NetworkSize(**SIZE), ["a"])
     face = np.random.default_rng(0).random((3, 32, 32, 3), np.float32)
@@ -151,8 +151,8 @@ def test_new_persona_trains_on_the_frozen_encoder_and_joins_the_bundle(made, tmp
 def test_each_persona_goes_on_from_its_own_decoder_and_a_new_one_from_the_first(made):
     import keras
 
+    from training.network import NetworkSize, SwapAutoencoder
     from training.train import load_start
-    from understudy.network import NetworkSize, SwapAutoencoder
 
     base = made[0] / "out" / "bundle"
     network = SwapAutoencoder.build(NetworkSize(**SIZE), ["eileen", "nobody"])
@@ -164,7 +164,7 @@ def test_each_persona_goes_on_from_its_own_decoder_and_a_new_one_from_the_first(
 
 
 def test_split_batch_gives_each_persona_its_own_drivers_and_trains_all(made, tmp_path):
-    from training.config import ConfigError
+    from training.model.config import ConfigError
     from training.train import Training
 
     folder, *_ = made
@@ -184,8 +184,8 @@ def test_split_batch_gives_each_persona_its_own_drivers_and_trains_all(made, tmp
 
 def test_classic_recipe_trains_on_the_pictures_of_pairs_unpaired(made, tmp_path):
     from training.export import export_bundle
+    from training.network import NetworkSize
     from training.train import Training
-    from understudy.network import NetworkSize
 
     folder, *_ = made
     size = NetworkSize(**SIZE, bottleneck=16)
@@ -217,7 +217,7 @@ def test_persona_without_consent_to_train_is_refused_before_any_face_is_read(mad
 
 
 def test_unknown_setting_is_an_error_that_lists_the_known_ones(tmp_path):
-    from training.config import ConfigError, load_config
+    from training.model.config import ConfigError, load_config
 
     path = tmp_path / "x.toml"
     path.write_text("iterations = 5\n[loss]\nl2 = 1.0\n")
@@ -230,7 +230,7 @@ def test_unknown_setting_is_an_error_that_lists_the_known_ones(tmp_path):
 
 
 def test_fast_size_is_128_px_in_and_out_from_chance():
-    from training.config import load_config
+    from training.model.config import load_config
     from training.train import SIZES
 
     config = load_config(ROOT / "training" / "configs" / "default.toml", SIZES["fast"])
@@ -238,7 +238,7 @@ def test_fast_size_is_128_px_in_and_out_from_chance():
 
 
 def test_an_encoder_of_chance_is_not_frozen():
-    from training.config import ConfigError, load_config
+    from training.model.config import ConfigError, load_config
     from training.train import SIZES
 
     persona = ROOT / "training" / "configs" / "persona.toml"
@@ -248,7 +248,7 @@ def test_an_encoder_of_chance_is_not_frozen():
 
 
 def test_every_shipped_config_is_valid():
-    from training.config import load_config
+    from training.model.config import load_config
 
     for path in (ROOT / "training" / "configs").glob("*.toml"):
         if path.name != "personas.toml":  # what composites are made of

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny_pairs import build_tiny_pairs
+from tests.support.tiny_pairs import build_tiny_pairs
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {

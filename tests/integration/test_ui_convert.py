@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from tests.clips import read_clip
-from tests.pages import fresh_app, no_worker, rerun, states
-from tests.real_faces import astronaut_clip
-from tests.waiting import wait_until
-from ui.workspace import job_queue
-from understudy.jobs import JobState
-from understudy.watermark_detector import detect_file
+from benchmarks.harness.pages import fresh_app, no_worker, rerun, states
+from benchmarks.harness.waiting import wait_until
+from tests.support.clips import read_clip
+from tests.support.real_faces import astronaut_clip
+from ui.session.workspace import job_queue
+from understudy.jobs.queue import JobState
+from understudy.provenance.watermark_detector import detect_file
 
 
 def convert_page() -> None:
-    from ui import convert
+    from ui.convert import page as convert
 
     convert.page()
 

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from benchmarks.harness.live_stage import HandCamera, open_page, seated
+from benchmarks.harness.pages import fresh_app
+from benchmarks.harness.waiting import wait_until
 from liveframe.frame import Frame
 from liveframe.gate import ShownState
-from tests.live_stage import HandCamera, open_page, seated
-from tests.pages import fresh_app
-from tests.real_faces import astronaut
-from tests.waiting import wait_until
-from ui.choices import Beside
-from understudy.duet import Duet, DuetSession, side_by_side
-from understudy.swapper import SwapSession
+from liveframe.models.side_by_side import Duet, DuetSession, side_by_side
+from tests.support.real_faces import astronaut
+from ui.session.choices import Beside
+from understudy.swap.swapper import SwapSession
 
 
 @pytest.fixture

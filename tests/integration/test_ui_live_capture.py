@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from benchmarks.harness.live_stage import HandCamera, open_page, seated
+from benchmarks.harness.pages import fresh_app
 from liveframe.gate import ShownState
-from tests.live_stage import HandCamera, open_page, seated
-from tests.pages import fresh_app
-from tests.real_faces import astronaut
-from ui.capture_panel import Export
-from ui.sealing import sealer
-from understudy.bundle import Bundle
-from understudy.consent import read_record
-from understudy.provenance import Verdict
-from understudy.trust_store import TrustStore
+from tests.support.real_faces import astronaut
+from ui.live.capture_panel import Export
+from ui.session.sealing import sealer
+from understudy.bundle.bundle import Bundle
+from understudy.consent.check import read_record
+from understudy.consent.trust_store import TrustStore
+from understudy.provenance.c2pa import Verdict
 
 
 @pytest.fixture

@@ -8,20 +8,20 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from benchmarks.harness.consented_bundle import build_consented_bundle
+from benchmarks.harness.live_stage import HandCamera, open_page, seated
+from benchmarks.harness.pages import fresh_app
+from benchmarks.harness.waiting import wait_until
 from liveframe.gate import ShownState
 from pipelines.follow import Follower
 from pipelines.registry import Registry
-from tests.consented_bundle import build_consented_bundle
-from tests.live_stage import HandCamera, open_page, seated
-from tests.mlflow_store import mlflow_store
-from tests.pages import fresh_app
-from tests.real_faces import astronaut
-from tests.waiting import wait_until
-from ui import house
-from ui.repertoire import Repertoire, Source, open_house
-from ui.settings import app_settings
-from understudy.consent import read_record
-from understudy.trust_store import TrustStore
+from tests.support.mlflow_store import mlflow_store
+from tests.support.real_faces import astronaut
+from ui.session import shared as house
+from ui.session.model_sources import Repertoire, Source, open_house
+from ui.session.settings import app_settings
+from understudy.consent.check import read_record
+from understudy.consent.trust_store import TrustStore
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import streamlit as st
 
+from benchmarks.harness.live_stage import HandCamera, open_page, seated
+from benchmarks.harness.pages import fresh_app
+from benchmarks.harness.waiting import wait_until
 from liveframe.gate import ShownState
-from tests.live_stage import HandCamera, open_page, seated
-from tests.pages import fresh_app
-from tests.real_faces import astronaut
-from tests.waiting import wait_until
-from ui import house
+from tests.support.real_faces import astronaut
+from ui.session import shared as house
 
 
 @pytest.fixture(autouse=True)

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from benchmarks.harness.live_stage import HandCamera, open_page, seated
+from benchmarks.harness.pages import fresh_app
+from benchmarks.harness.waiting import wait_until
 from liveframe.gate import ShownState
-from tests.live_stage import HandCamera, open_page, seated
-from tests.pages import fresh_app
-from tests.real_faces import astronaut
-from tests.waiting import wait_until
-from ui.permits import PermitTimer
-from understudy.bundle import Bundle
-from understudy.consent import read_record
-from understudy.trust_store import TrustStore
+from tests.support.real_faces import astronaut
+from ui.session.consent_timer import PermitTimer
+from understudy.bundle.bundle import Bundle
+from understudy.consent.check import read_record
+from understudy.consent.trust_store import TrustStore
 
 
 @pytest.fixture

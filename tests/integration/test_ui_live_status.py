@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from benchmarks.harness.live_stage import HandCamera, open_page, seated
+from benchmarks.harness.pages import fresh_app, rerun
 from liveframe.gate import ShownState
-from tests.live_stage import HandCamera, open_page, seated
-from tests.pages import fresh_app, rerun
-from tests.real_faces import astronaut
+from tests.support.real_faces import astronaut
 
 
 @pytest.fixture

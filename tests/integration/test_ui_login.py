@@ -6,13 +6,13 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from ui import login
+from ui.parts import login
 
 AUTH = {"client_id": "understudy", "redirect_uri": "http://localhost:1/oauth2callback"}
 
 
 def main_page() -> None:
-    from ui import login
+    from ui.parts import login
 
     if login.must_log_in():
         login.login_page()

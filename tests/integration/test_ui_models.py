@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from tests.consented_bundle import build_consented_bundle
-from tests.mlflow_store import mlflow_store
-from tests.pages import fresh_app, rerun, states
-from tests.real_faces import astronaut_clip
-from tests.waiting import wait_until
-from ui.registry_view import registry_view
-from understudy.jobs import JobState
+from benchmarks.harness.consented_bundle import build_consented_bundle
+from benchmarks.harness.pages import fresh_app, rerun, states
+from benchmarks.harness.waiting import wait_until
+from tests.support.mlflow_store import mlflow_store
+from tests.support.real_faces import astronaut_clip
+from ui.parts.registry_view import registry_view
+from understudy.jobs.queue import JobState
 
 
 def models_page() -> None:
-    from ui import models
+    from ui.models import page as models
 
     models.page()
 

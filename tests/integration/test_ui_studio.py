@@ -8,31 +8,32 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from benchmarks.harness.pages import fresh_app, rerun, states
+from benchmarks.harness.waiting import wait_until
 from liveframe.frame import Frame, Image
-from tests.clips import read_clip
-from tests.pages import fresh_app, rerun, states
-from tests.real_faces import astronaut, astronaut_clip, astronaut_face, moved
-from tests.waiting import wait_until
-from ui import composite_job, house
-from ui.faces_panel import find_faces
-from ui.personas_shelf import ShelfPersona, shelved, trust_store
-from ui.settings import app_settings
-from ui.training_runs import RECIPES, curves, start
-from ui.workspace import this_workspace
-from understudy.consent import read_record
-from understudy.faceset import Faceset
-from understudy.jobs import JobState
-from understudy.watermark_detector import detect_file
+from tests.support.clips import read_clip
+from tests.support.real_faces import astronaut, astronaut_clip, astronaut_face, moved
+from ui.session import shared as house
+from ui.session.own_personas import ShelfPersona, shelved, trust_store
+from ui.session.settings import app_settings
+from ui.session.workspace import this_workspace
+from ui.studio import composite_job
+from ui.studio.faces_panel import find_faces
+from ui.studio.training_runs import RECIPES, curves, start
+from understudy.consent.check import read_record
+from understudy.faceset.faceset import Faceset
+from understudy.jobs.queue import JobState
+from understudy.provenance.watermark_detector import detect_file
 
 
 def studio_page() -> None:
-    from ui import studio
+    from ui.studio import page as studio
 
     studio.page()
 
 
 def live_page() -> None:
-    from ui import live
+    from ui.live import page as live
 
     live.page()
 
@@ -44,7 +45,7 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AppTest]:
 
 
 def convert_page() -> None:
-    from ui import convert
+    from ui.convert import page as convert
 
     convert.page()
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from understudy.watermark import Watermark, main
-from understudy.watermark_detector import detect
+from understudy.provenance.watermark import Watermark, main
+from understudy.provenance.watermark_detector import detect
 
 Picture = NDArray[np.uint8]
 FRAMES = 60

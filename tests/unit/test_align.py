@@ -2,11 +2,11 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.real_faces import astronaut, astronaut_face, moved
-from understudy.align import align, crop_matrix, cut_out, mean_mesh, similarity, transform
-from understudy.detect import FaceDetector
-from understudy.face import Face
-from understudy.mesh import FaceMesh
+from tests.support.real_faces import astronaut, astronaut_face, moved
+from understudy.vision.align import align, crop_matrix, cut_out, mean_mesh, similarity, transform
+from understudy.vision.detect import FaceDetector
+from understudy.vision.face import Face
+from understudy.vision.mesh import FaceMesh
 
 
 def test_similarity_finds_the_turn_scale_and_shift_that_made_the_points():

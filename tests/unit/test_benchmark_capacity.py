@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from benchmarks.autoscaler import FPS, Autoscaler, diurnal, flash, run_day
 from benchmarks.capacity import fit
-from benchmarks.queueing import Service, curve, simulate
+from benchmarks.harness.autoscaler import FPS, Autoscaler, diurnal, flash, run_day
+from benchmarks.harness.queueing import Service, curve, simulate
 
 SINGLE = Service(0.0, 0.010, 0.0, max_batch=1)
 

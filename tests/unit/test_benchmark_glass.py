@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.glass_to_glass import as_table, figures, fps, latencies
-from benchmarks.report_text import put_between
+from benchmarks.harness.report_text import put_between
 
 
 def test_latency_counts_from_the_numbers_last_presentation_and_repeats_once() -> None:

@@ -1,6 +1,6 @@
 """The report's tables in the docs: figures where they belong, nothing that was not measured."""
 
-from benchmarks.report_text import as_markdown
+from benchmarks.harness.report_text import as_markdown
 
 REPORT = {
     "machine": {"processor": "X", "cores": 2, "load_average": [0.5, 0, 0]},

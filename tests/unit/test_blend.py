@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from understudy.align import align, mean_mesh
-from understudy.blend import Blender, BlendSettings
-from understudy.face import AlignedFace, Face
-from understudy.mesh import LEFT_EYE, RIGHT_EYE
+from understudy.swap.blend import Blender, BlendSettings
+from understudy.vision.align import align, mean_mesh
+from understudy.vision.face import AlignedFace, Face
+from understudy.vision.mesh import LEFT_EYE, RIGHT_EYE
 
 PLAIN = BlendSettings(colour_match=0, mask_feather=0, use_hull=False, own_eyes=False)
 SIZE = 64

@@ -12,11 +12,18 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from benchmarks.harness.tiny_bundle import (
+    INPUT_SIZE,
+    OUTPUT_SIZE,
+    PERSONAS,
+    build_tiny_bundle,
+    decoder_graph,
+    persona_colour,
+)
 from liveframe.errors import FrameError, ModelError
 from liveframe.model import BatchModel
-from tests.tiny_bundle import INPUT_SIZE, OUTPUT_SIZE, PERSONAS, build_tiny_bundle, decoder_graph, persona_colour
-from understudy.bundle import Bundle, BundleError, write_manifest
-from understudy.manifest import check_member_name
+from understudy.bundle.bundle import Bundle, BundleError, write_manifest
+from understudy.bundle.manifest import check_member_name
 
 
 @pytest.fixture(scope="module")

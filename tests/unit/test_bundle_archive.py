@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny_bundle import build_tiny_bundle
-from understudy.bundle import Bundle, BundleError, pack
+from benchmarks.harness.tiny_bundle import build_tiny_bundle
+from understudy.bundle.bundle import Bundle, BundleError, pack
 
 
 @pytest.fixture(scope="module")

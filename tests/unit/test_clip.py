@@ -10,9 +10,9 @@ import pytest
 from PIL import Image as Pictures
 
 from liveframe.frame import Image
-from tests.real_faces import write_clip
-from understudy.clip import describe, find_media, read_frames, read_photo
-from understudy.media_guard import MediaError, MediaLimits
+from tests.support.real_faces import write_clip
+from understudy.media.clip import describe, find_media, read_frames, read_photo
+from understudy.media.guard import MediaError, MediaLimits
 
 
 def corner_picture(height: int = 64, width: int = 96) -> Image:

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from understudy.consent import (
+from understudy.consent.check import (
     Consent,
     ConsentError,
     ConsentFault,
@@ -28,7 +28,7 @@ from understudy.consent import (
     synthetic_record,
     write_record,
 )
-from understudy.trust_store import KINDS, Trust, TrustedKey, key_id, public_bytes
+from understudy.consent.trust_store import KINDS, Trust, TrustedKey, key_id, public_bytes
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))

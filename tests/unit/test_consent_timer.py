@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.waiting import wait_until
-from ui.permits import PermitTimer
+from benchmarks.harness.waiting import wait_until
+from ui.session.consent_timer import PermitTimer
 
 
 class Asked:

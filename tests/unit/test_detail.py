@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from understudy.align import mean_mesh
-from understudy.detail import Detail
-from understudy.mesh import LEFT_EYE, RIGHT_EYE
-from understudy.reenact import Still
+from understudy.swap.skin_detail import Detail
+from understudy.vision.align import mean_mesh
+from understudy.vision.mesh import LEFT_EYE, RIGHT_EYE
+from understudy.vision.reenact import Still
 
 SIZE = 256
 NOSE_TIP = 4

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from liveframe.gate import Paint
-from understudy.disclosure import Disclosure, DisclosureError, read_disclosure
-from understudy.label import Label
-from understudy.watermark import Watermark, payload_of
-from understudy.watermark_detector import detect
+from understudy.draw.label import Label
+from understudy.provenance.disclosure import Disclosure, DisclosureError, read_disclosure
+from understudy.provenance.watermark import Watermark, payload_of
+from understudy.provenance.watermark_detector import detect
 
 REASON = 'reason = "Disclosed in the credits, contract 2026-17."\n'
 

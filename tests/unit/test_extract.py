@@ -8,16 +8,16 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.real_faces import astronaut, astronaut_face
+from tests.support.real_faces import astronaut, astronaut_face
 from tests.unit.test_faceset import make_face
+from training.data.face_sheets import pose_histogram
+from training.data.find_faces import box_overlap, sharpness
+from training.data.identities import gather, join_seams
 from training.extract import parse_options
-from training.face_sheets import pose_histogram
-from training.find_faces import box_overlap, sharpness
-from training.identities import gather, join_seams
-from understudy.align import align
-from understudy.faceset import Faceset, FacesetInfo
-from understudy.faceset_entry import FaceEntry
-from understudy.identity import Embedding
+from understudy.faceset.entry import FaceEntry
+from understudy.faceset.faceset import Faceset, FacesetInfo
+from understudy.vision.align import align
+from understudy.vision.embedding import Embedding
 
 
 def face_of(track: str, frame: int, left: float = 0.0) -> FaceEntry:

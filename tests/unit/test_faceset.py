@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 import pytest
 
-from understudy.align import mean_mesh
-from understudy.faceset import JOURNAL, MANIFEST, Faceset, FacesetError, FacesetInfo, Source
-from understudy.faceset_entry import FaceEntry
-from understudy.faceset_writer import FacesetWriter, crop_digest
-from understudy.pose import HeadPose
+from understudy.faceset.entry import FaceEntry
+from understudy.faceset.faceset import JOURNAL, MANIFEST, Faceset, FacesetError, FacesetInfo, Source
+from understudy.faceset.writer import FacesetWriter, crop_digest
+from understudy.vision.align import mean_mesh
+from understudy.vision.pose import HeadPose
 
 SIZE = 64
 INFO = FacesetInfo(SIZE, ".png", options={"every": 1})

@@ -6,11 +6,11 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.real_faces import SHARED, astronaut, astronaut_face
-from understudy.detect import FaceDetector
-from understudy.face import Face
-from understudy.identity import DlibEmbedder, Embedder, SFaceEmbedder
-from understudy.weights import folded_onnx
+from tests.support.real_faces import SHARED, astronaut, astronaut_face
+from understudy.vision.detect import FaceDetector
+from understudy.vision.embedding import DlibEmbedder, Embedder, SFaceEmbedder
+from understudy.vision.face import Face
+from understudy.vision.model_files import folded_onnx
 
 FACES = SHARED / "generated_faces"
 ASTRONAUT, FACE = astronaut(), astronaut_face()

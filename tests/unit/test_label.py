@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from liveframe.errors import FrameError
-from understudy.label import Label
+from understudy.draw.label import Label
 
 
 def luminance(level: float) -> float:

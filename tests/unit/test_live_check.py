@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from understudy.align import mean_mesh
-from understudy.consent_record import Consent
-from understudy.face import Points
-from understudy.live_check import LiveCheck, LivePrompt, Step, choose_line
-from understudy.pose import head_pose
+from understudy.consent.liveness import LiveCheck, LivePrompt, Step, choose_line
+from understudy.consent.record import Consent
+from understudy.vision.align import mean_mesh
+from understudy.vision.face import Points
+from understudy.vision.pose import head_pose
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)

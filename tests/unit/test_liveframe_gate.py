@@ -8,7 +8,7 @@ from liveframe.cover import CoverStyle, blur_cover, slate
 from liveframe.errors import FrameError, ModelError, OverloadedError
 from liveframe.frame import Frame, FrameResult
 from liveframe.gate import Gate, GatePolicy, ShownState, verified_copy
-from tests.faulty import (
+from tests.support.faulty import (
     HEIGHT,
     MALFORMED,
     WIDTH,

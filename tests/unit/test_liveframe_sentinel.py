@@ -5,11 +5,11 @@ import threading
 import numpy as np
 import pytest
 
+from benchmarks.harness.waiting import wait_until
 from liveframe.frame import Frame, FrameResult
 from liveframe.gate import Gate, ShownState
 from liveframe.sentinel import PacedSentinel, Sentinel
-from tests.faulty import camera_picture, good
-from tests.waiting import wait_until
+from tests.support.faulty import camera_picture, good
 
 SENTENCE = "Your own face is there."
 

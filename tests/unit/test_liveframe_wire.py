@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from liveframe.errors import WireError
-from liveframe.picture import Encoding, decode_picture, encode_picture, picture_size
-from liveframe.wire import WireLimits, batch_from_json, batch_to_json, decode_batch, encode_batch
+from liveframe.remote.picture import Encoding, decode_picture, encode_picture, picture_size
+from liveframe.remote.wire import WireLimits, batch_from_json, batch_to_json, decode_batch, encode_batch
 
 
 def smooth_batch(count=2, height=24, width=32, channels=3):

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pictures
 
-from understudy.media_guard import MediaError, MediaInfo, MediaLimits, check_media
+from understudy.media.guard import MediaError, MediaInfo, MediaLimits, check_media
 
 SMALL = MediaLimits(max_bytes=200_000, max_image_pixels=64 * 64)
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from training import metrics
-from understudy.align import mean_mesh
-from understudy.face import Points
+from training.evaluation import metrics
+from understudy.vision.align import mean_mesh
+from understudy.vision.face import Points
 
 
 @pytest.fixture

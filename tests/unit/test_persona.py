@@ -9,10 +9,18 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from understudy.bundle import Bundle, default_bundle
-from understudy.consent import USES, ConsentError, ConsentRecord, synthetic_record, write_record
-from understudy.persona import ConsentWatch, Persona
-from understudy.trust_store import KINDS, TrustError, TrustStore, key_id, public_bytes, release_keys, trust_folder
+from understudy.bundle.bundle import Bundle, default_bundle
+from understudy.consent.check import USES, ConsentError, ConsentRecord, synthetic_record, write_record
+from understudy.consent.persona import ConsentWatch, Persona
+from understudy.consent.trust_store import (
+    KINDS,
+    TrustError,
+    TrustStore,
+    key_id,
+    public_bytes,
+    release_keys,
+    trust_folder,
+)
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 

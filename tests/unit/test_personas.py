@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny_bundle import build_tiny_bundle
+from benchmarks.harness.tiny_bundle import build_tiny_bundle
 from understudy.personas import main
 
 

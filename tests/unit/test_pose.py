@@ -4,11 +4,11 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.real_faces import astronaut, moved
-from understudy.align import mean_mesh
-from understudy.detect import FaceDetector
-from understudy.mesh import FaceMesh
-from understudy.pose import HeadPose, head_pose
+from tests.support.real_faces import astronaut, moved
+from understudy.vision.align import mean_mesh
+from understudy.vision.detect import FaceDetector
+from understudy.vision.mesh import FaceMesh
+from understudy.vision.pose import HeadPose, head_pose
 
 
 def turned(x_deg: float = 0, y_deg: float = 0, z_deg: float = 0) -> HeadPose:

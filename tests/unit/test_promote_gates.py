@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.gates import Gate, GateError, judge_gates, load_gates
-from training.clip_report import FIGURES, ClipReport
+from training.evaluation.clip_report import FIGURES, ClipReport
 
 _GOOD = {
     "coverage": 1.0,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from understudy.quiet import keep_quiet
+from understudy.jobs.quiet_logs import keep_quiet
 
 
 def test_telemetry_is_off_by_default_and_the_operators_word_counts() -> None:

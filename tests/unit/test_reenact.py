@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from tests.real_faces import astronaut, astronaut_face
-from understudy.align import align, mean_mesh
-from understudy.mesh import INNER_MOUTH, LEFT_EYE
-from understudy.reenact import (
+from tests.support.real_faces import astronaut, astronaut_face
+from understudy.vision.align import align, mean_mesh
+from understudy.vision.mesh import INNER_MOUTH, LEFT_EYE
+from understudy.vision.reenact import (
     Still,
     caricature,
     composite,

@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.real_faces import astronaut, astronaut_face
-from understudy.face import Face
-from understudy.second_opinion import FivePoints, disagreement, eye_distance
+from tests.support.real_faces import astronaut, astronaut_face
+from understudy.vision.dlib_landmarks import FivePoints, disagreement, eye_distance
+from understudy.vision.face import Face
 
 ASTRONAUT, FACE = astronaut(), astronaut_face()
 assert FACE.mesh is not None

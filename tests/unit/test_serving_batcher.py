@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from benchmarks.harness.waiting import quickest, wait_until
 from liveframe.errors import ModelError, OverloadedError
-from serving.batcher import Batcher, BatchPolicy, DeadlineError
-from tests.waiting import quickest, wait_until
+from serving.server.batcher import Batcher, BatchPolicy, DeadlineError
 
 SOON_S = 30.0
 

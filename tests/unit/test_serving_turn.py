@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from serving.cloud_files import CloudApp, main, render_app_engine, render_cloud_run
-from serving.plan import HEALTH_ROUTE, PORT, PREDICT_ROUTE
 from serving.turn import TurnSettings, ice_servers, render_coturn, turn_credentials
+from serving.vertex.plan import HEALTH_ROUTE, PORT, PREDICT_ROUTE
 
 SECRET = "a-secret-of-twenty-one"
 TURN = TurnSettings(("turn:turn.example.org:3478?transport=udp",), SECRET)
@@ -87,7 +87,7 @@ def test_names_that_could_break_out_of_the_yaml_are_refused() -> None:
 
 
 def test_serving_image_serves_the_routes_and_the_port_that_deploy_tells_vertex() -> None:
-    from tests.serving_process import container_environment
+    from benchmarks.harness.serving_process import container_environment
 
     environment = container_environment(PORT, "")
     assert (environment["AIP_PREDICT_ROUTE"], environment["AIP_HEALTH_ROUTE"]) == (PREDICT_ROUTE, HEALTH_ROUTE)

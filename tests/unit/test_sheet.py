@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from liveframe.frame import Image
-from tests.sheets import bears_label
-from understudy.sheet import contact_sheet, labelled, stack_sheets
+from tests.support.sheets import bears_label
+from understudy.draw.contact_sheet import contact_sheet, labelled, stack_sheets
 
 
 def plain(level: int, height: int = 40, width: int = 40) -> Image:

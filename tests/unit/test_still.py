@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from tests.real_faces import astronaut, astronaut_face
+from tests.support.real_faces import astronaut, astronaut_face
 from training.still import refitted
-from understudy.align import align
-from understudy.reenact import Still
+from understudy.vision.align import align
+from understudy.vision.reenact import Still
 
 
 def test_mesh_that_lies_beside_the_face_comes_back_onto_it():

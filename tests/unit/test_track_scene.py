@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from understudy.scene import Change, SceneWatch
+from understudy.vision.scene_change import Change, SceneWatch
 
 
 def room(seed: int = 0) -> np.ndarray:

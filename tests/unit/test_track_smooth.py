@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from understudy.align import mean_mesh
-from understudy.smooth import MeshSmoother, OneEuro
+from understudy.vision.align import mean_mesh
+from understudy.vision.one_euro import MeshSmoother, OneEuro
 
 SIDE = 200
 EYE_DISTANCE = float(np.linalg.norm(mean_mesh()[33, :2] - mean_mesh()[263, :2])) * SIDE

@@ -6,12 +6,12 @@ import os
 import numpy as np
 import pytest
 
-from tests.real_faces import astronaut, astronaut_face
-from training.augment import Augmentation, augment, camera_faults, occlude, plain, resized
-from training.checkpoint import load_checkpoint, save_checkpoint
-from training.pairs import CANVAS_PX, CROP_PX, PairedFaceset, PairsError
-from understudy.align import align
-from understudy.reenact import face_mask
+from tests.support.real_faces import astronaut, astronaut_face
+from training.data.augment import Augmentation, augment, camera_faults, occlude, plain, resized
+from training.data.pairs import CANVAS_PX, CROP_PX, PairedFaceset, PairsError
+from training.model.checkpoint import load_checkpoint, save_checkpoint
+from understudy.vision.align import align
+from understudy.vision.reenact import face_mask
 
 
 def canvas():
@@ -128,7 +128,7 @@ def test_pairs_of_other_drivers_are_not_mixed(tmp_path):
 
 def test_persona_counts_only_when_all_its_targets_are_written(tmp_path):
     pairs = PairedFaceset.create(tmp_path, [("a.jpg", 0), ("b.jpg", 0)])
-    from understudy.reenact import Still
+    from understudy.vision.reenact import Still
 
     still = Still(np.zeros((8, 8, 3), np.uint8), np.zeros((468, 3), np.float32))
     pairs.add_persona("ada", [still], {"kind": "composite"})

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from streamlit.testing.v1 import AppTest
 
-from ui.chart import curves_svg, line_svg
+from ui.parts.chart import curves_svg, line_svg
 
 
 def charts() -> None:
-    from ui.chart import histogram, line_chart, table
+    from ui.parts.chart import histogram, line_chart, table
 
     line_chart([20, 40, 60], [2.0, 1.0, 1.5], "Loss")
     histogram([1.0, 1.0, 9.0], "Yaw")
@@ -49,6 +49,7 @@ def test_curves_share_an_axis_from_zero_and_are_named() -> None:
 
 
 def test_charts_import_no_data_frames(repository: Path) -> None:
-    code = "import sys, ui.figures, ui.status; print(*sorted({'pandas', 'altair', 'pyarrow'} & set(sys.modules)))"
+    heavy = "{'pandas', 'altair', 'pyarrow'}"
+    code = f"import sys, ui.parts.figures, ui.live.status; print(*sorted({heavy} & set(sys.modules)))"
     told = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, check=True)
     assert told.stdout.split() == []

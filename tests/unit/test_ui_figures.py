@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from tests.clips import write_clip
-from tests.real_faces import astronaut
+from tests.support.clips import write_clip
+from tests.support.real_faces import astronaut
 
 
 def clips_page(folder: str) -> None:
     from pathlib import Path
 
-    from ui.figures import show_clips
+    from ui.parts.figures import show_clips
 
     show_clips({"New": Path(folder) / "new", "Old": Path(folder) / "old"})
 

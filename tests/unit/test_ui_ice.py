@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from serving.turn import TTL_S
-from ui.ice import ice_for, renewed
-from ui.settings import AppSettings
+from ui.relay.ice import ice_for, renewed
+from ui.session.settings import AppSettings
 
 TURN = {"UNDERSTUDY_TURN_URLS": "turn:turn.example.org:3478", "UNDERSTUDY_TURN_SECRET": "a-secret-of-twenty-one"}
 

@@ -8,17 +8,17 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
+from benchmarks.harness.tiny_bundle import build_tiny_bundle
+from benchmarks.harness.waiting import wait_until
 from liveframe.cover import CoverStyle
-from tests.tiny_bundle import build_tiny_bundle
-from tests.waiting import wait_until
-from ui import house
-from ui.settings import app_settings
-from ui.viewer import Choices, Viewer
-from understudy.swapper import SwapSettings
+from ui.session import shared as house
+from ui.session.settings import app_settings
+from ui.session.viewer import Choices, Viewer
+from understudy.swap.swapper import SwapSettings
 
 
 def live_page() -> None:
-    from ui import live
+    from ui.live import page as live
 
     live.page()
 

@@ -4,7 +4,7 @@ import base64
 
 import pytest
 
-from ui.recorder import MOST_TAKE_BYTES, MOVES, take_from
+from ui.studio.recorder import MOST_TAKE_BYTES, MOVES, take_from
 
 
 def sent(mime: str, content: bytes) -> dict[str, str]:

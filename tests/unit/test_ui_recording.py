@@ -7,9 +7,9 @@ import av
 import numpy as np
 import pytest
 
+from benchmarks.harness.waiting import wait_until
 from liveframe.gate import Shown, ShownState
-from tests.waiting import wait_until
-from ui.recording import Recording, RecordingError, Sound
+from ui.session.recording import Recording, RecordingError, Sound
 
 SIZE = (96, 128)
 

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from ui.relay_choice import FAILED_STARTS, relay_for, remedy_for
-from ui.settings import AppSettings, RelayChoice
-from understudy.bundle import default_bundle
+from ui.relay.choice import FAILED_STARTS, relay_for, remedy_for
+from ui.session.settings import AppSettings, RelayChoice
+from understudy.bundle.bundle import default_bundle
 
 BUNDLE = Path("somewhere")
 

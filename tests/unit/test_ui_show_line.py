@@ -7,10 +7,10 @@ from concurrent.futures import Future
 import numpy as np
 import pytest
 
+from benchmarks.harness.waiting import wait_until
 from liveframe.frame import Image
-from tests.waiting import wait_until
-from ui.show_line import MOST, ShowLine
-from ui.stream import OneAtATime, Screen
+from ui.relay.frame_executor import MOST, ShowLine
+from ui.session.stream import OneAtATime, Screen
 
 
 def numbered(number: int) -> Image:

@@ -4,7 +4,7 @@ import pytest
 
 from liveframe.gate import ShownState
 from liveframe.stats import Phase, PipelineStats
-from ui.status import badge_for
+from ui.live.status import badge_for
 
 STATS = PipelineStats(
     state=ShownState.SWAPPED,

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from ui.job_card import words_for_eta
-from ui.training_runs import Run, curves, pace, sweep
-from understudy.jobs import JobState
+from ui.parts.job_card import words_for_eta
+from ui.studio.training_runs import Run, curves, pace, sweep
+from understudy.jobs.queue import JobState
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ import streamlit as st
 from streamlit import config
 from streamlit.testing.v1 import AppTest
 
-from ui.settings import app_settings
-from ui.uploads import keep_upload
-from ui.workspace import discard, is_operator, job_queue
-from understudy.jobs import JobState
-from understudy.media_guard import MediaError
+from ui.parts.uploads import keep_upload
+from ui.session.settings import app_settings
+from ui.session.workspace import discard, is_operator, job_queue
+from understudy.jobs.queue import JobState
+from understudy.media.guard import MediaError
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +76,7 @@ def test_a_disguised_upload_is_refused_under_its_own_name_and_not_kept(tmp_path:
 def workspace_page() -> None:
     import streamlit as st
 
-    from ui.workspace import is_local_or_logged_in, this_workspace
+    from ui.session.workspace import is_local_or_logged_in, this_workspace
 
     st.text(str(this_workspace().folder))
     st.text(f"{this_workspace().is_kept} {is_local_or_logged_in()}")

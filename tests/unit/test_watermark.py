@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from liveframe.errors import FrameError
-from understudy.watermark import Code, Watermark, main, payload_of
-from understudy.watermark_detector import Finding, Window, detect, detect_in_map, feature_map
+from understudy.provenance.watermark import Code, Watermark, main, payload_of
+from understudy.provenance.watermark_detector import Finding, Window, detect, detect_in_map, feature_map
 
 Picture = NDArray[np.uint8]
 PAYLOAD = 0xBEEF

@@ -5,9 +5,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from liveframe.frame import Box, Image
-from understudy.detect import FaceDetector
-from understudy.face import Face
-from understudy.identity import SFaceEmbedder
+from understudy.vision.detect import FaceDetector
+from understudy.vision.embedding import SFaceEmbedder
+from understudy.vision.face import Face
 from understudy.vision.roll import UPRIGHT_SCORE, RollCheck
 
 RAW_SIMILARITY = 0.6

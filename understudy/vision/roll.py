@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.align import crop_matrix, cut_out, transform
-from understudy.detect import FaceDetector
-from understudy.face import Face, Matrix, Points
+from understudy.vision.align import crop_matrix, cut_out, transform
+from understudy.vision.detect import FaceDetector
+from understudy.vision.face import Face, Matrix, Points
 
 UPRIGHT_SCORE = 0.92
 """From this score on a detected face is upright: one that is turned by more than 45 degrees is scored 0.9 at most."""

@@ -15,7 +15,7 @@ FAULT = Path(os.environ["UNDERSTUDY_TEST_FAULT"])
 def break_personas() -> None:
     """Let every persona ask the file before it plays: "raise" and "hang" are what it may hold."""
     sys.path.insert(0, str(ROOT))
-    from understudy.role import Player
+    from understudy.swap.renderer import Player
 
     play = Player.play
 

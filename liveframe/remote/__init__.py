@@ -1,0 +1,1 @@
+"""A model elsewhere: what is sent, how, and what happens when it does not answer."""

@@ -1,0 +1,249 @@
+"""One HTTP request to one answer, free of any web framework: negotiation, batching, deadlines, refusals."""
+
+import asyncio
+import json
+import logging
+import math
+import time
+from collections.abc import AsyncIterable, Callable, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from email.message import Message
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from liveframe.errors import FrameError, LiveframeError, OverloadedError, WireError
+from liveframe.remote.picture import Encoding
+from liveframe.remote.wire import peek_encoding
+from serving.server.batcher import Batcher, BatchPolicy, DeadlineError
+from serving.server.routine import JSON, Inputs, Outputs, Payload, Routine, Task
+from understudy.consent.record import ConsentError
+
+_LOG = logging.getLogger(__name__)
+
+DEADLINE_HEADER = "x-liveframe-deadline-ms"
+VARIANT_HEADER = "x-liveframe-variant"
+SUBJECTS_HEADER = "X-Liveframe-Subjects"
+MAX_BODY_BYTES = 14_000_000  # what 10 MB of pictures become in base64
+T = TypeVar("T")
+_SMOOTHING = 0.2
+_PLAIN = "text/plain; charset=utf-8"
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangePolicy:
+    """Limits of a server.
+
+    Attributes:
+        batching: bounds of the batcher.
+        deadline_s: of a request that names none.
+        longest_deadline_s: the most that a request may ask for.
+        margin: share of every deadline that is kept back for the way home; the time that encoding takes is added.
+        max_frames: whole frames at work or waiting; more are refused.
+    """
+
+    batching: BatchPolicy = field(default_factory=BatchPolicy)
+    deadline_s: float = 1.0
+    longest_deadline_s: float = 10.0
+    margin: float = 0.08
+    max_frames: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What to answer: HTTP status, headers, body."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Exchange:
+    """Answers requests with a loaded routine. `answer` runs on one event loop; the rest is thread-safe.
+
+    Whatever comes, `answer` answers: 400 with a sentence for a bad request, 429 with
+    Retry-After for a server that is too busy to answer in time, 504 when a deadline passes
+    nonetheless, 451 for a persona whose consent is missing, expired or revoked, 500 with a
+    sentence when the model fails.
+    """
+
+    def __init__(self, routine: Routine, policy: ExchangePolicy | None = None) -> None:
+        self.routine = routine
+        self._policy = policy or ExchangePolicy()
+        self._batcher = Batcher(routine.predict_crops, self._policy.batching)
+        # Answers that are ready never wait behind requests that have only come in.
+        self._incoming = ThreadPoolExecutor(1, thread_name_prefix="incoming")
+        self._outgoing = ThreadPoolExecutor(1, thread_name_prefix="outgoing")
+        self._frames = 0
+        self._finish_s = 0.0
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether the bundle is verified and warm, and the batcher runs."""
+        return self._batcher.is_alive and self.routine.is_loaded
+
+    def health(self) -> Reply:
+        """Answer the health route: 200 with what is served and how it goes, or 503."""
+        if not self.is_healthy:
+            return _refuse(503, "The bundle is not loaded, or the server is shutting down.", 1.0)
+        bundle, stats = self.routine.bundle, self._batcher.stats()
+        facts = {
+            "bundle": bundle.name,
+            "version": bundle.version,
+            "digest": bundle.digest,
+            "variants": list(bundle.variants),
+            "calls": stats.calls,
+            "items": stats.items,
+            "refused": stats.refused,
+            "expired": stats.expired,
+            "queued": stats.queued,
+            "item_ms": round(stats.item_ms, 3),
+        }
+        return Reply(200, {"Content-Type": JSON}, json.dumps(facts).encode())
+
+    def close(self) -> None:
+        """Refuse what waits and end the threads. Safe to call twice."""
+        self._batcher.close()
+        self._incoming.shutdown(wait=False, cancel_futures=True)
+        self._outgoing.shutdown(wait=False, cancel_futures=True)
+        self.routine.close()
+
+    async def answer(self, headers: Mapping[str, str], stream: AsyncIterable[bytes]) -> Reply:
+        """Answer one request of the predict route.
+
+        Args:
+            headers: the request's, names in lower case.
+            stream: the body as it arrives; read within the deadline, and no further than it may be long.
+        """
+        arrived_s = time.monotonic()
+        try:
+            content_type, parameters = parse_content_type(headers.get("content-type", ""))
+            variant = parameters.get("variant") or headers.get(VARIANT_HEADER, "")
+            asked = parameters.get("deadline-ms") or headers.get(DEADLINE_HEADER)
+            deadline_s = arrived_s + self._budget_s(asked) * (1 - self._policy.margin)
+            async with asyncio.timeout(max(0.0, deadline_s - time.monotonic())):
+                body = await _read(stream, headers.get("content-length"))
+                return await self._answer(Payload(content_type, body, variant), deadline_s)
+        except (WireError, FrameError) as error:
+            return Reply(400, {"Content-Type": _PLAIN}, str(error).encode())
+        except ConsentError as error:
+            return Reply(451, {"Content-Type": _PLAIN}, str(error).encode())
+        except OverloadedError as error:
+            return _refuse(429, str(error), error.retry_after_s)
+        except TimeoutError as error:
+            sentence = str(error) or "The deadline passed before the answer was ready, so it was dropped."
+            return Reply(504, {"Content-Type": _PLAIN}, sentence.encode())
+        except LiveframeError as error:
+            _LOG.warning("request failed: %s", error)
+            return Reply(500, {"Content-Type": _PLAIN}, str(error).encode())
+        except Exception:
+            _LOG.exception("request failed")
+            return Reply(500, {"Content-Type": _PLAIN}, b"The server failed on this request; its log says why.")
+
+    async def _answer(self, payload: Payload, deadline_s: float) -> Reply:
+        if payload.content_type == JSON or payload.content_type.startswith("image/"):
+            return await self._answer_in_turn(payload, deadline_s)
+        return await self._answer_crops(payload, deadline_s)
+
+    async def _answer_in_turn(self, payload: Payload, deadline_s: float) -> Reply:
+        """Answer JSON and whole frames, a bounded number of them at once."""
+        inputs: Inputs = await _run(self._incoming, self.routine.preprocess, payload)
+        if inputs.task is Task.CROPS:
+            return await self._finish(await self._batched(inputs, deadline_s))
+        if self._frames >= self._policy.max_frames:
+            raise OverloadedError("Too many whole frames are at work. Send this one again in a moment.", 0.2)
+        self._frames += 1
+        try:
+            outputs: Outputs = await _run(self._incoming, self.routine.predict, inputs)
+        finally:
+            self._frames -= 1
+        return await self._finish(outputs)
+
+    async def _answer_crops(self, payload: Payload, deadline_s: float) -> Reply:
+        with self._batcher.expecting(self._model_deadline_s(deadline_s)):
+            # Raw pixels are not decoded, so a thread would only cost its wake-up.
+            is_raw = peek_encoding(payload.body) is Encoding.RAW
+            inputs: Inputs = await _run(None if is_raw else self._incoming, self.routine.preprocess, payload)
+            answer = self._submit(inputs, deadline_s)
+        return await self._finish(Outputs(await answer, inputs.reply, inputs.encoding))
+
+    async def _batched(self, inputs: Inputs, deadline_s: float) -> Outputs:
+        return Outputs(await self._submit(inputs, deadline_s), inputs.reply, inputs.encoding)
+
+    def _submit(self, inputs: Inputs, deadline_s: float) -> "asyncio.Future[NDArray[np.uint8]]":
+        future = self._batcher.submit(inputs.variant, inputs.images, self._model_deadline_s(deadline_s))
+        return asyncio.wrap_future(future)
+
+    def _model_deadline_s(self, deadline_s: float) -> float:
+        """By when the model must have answered, so that the answer can still be written in time."""
+        return deadline_s - min(2 * self._finish_s, (deadline_s - time.monotonic()) / 2)
+
+    async def _finish(self, outputs: Outputs) -> Reply:
+        started_s = time.monotonic()
+        is_raw = outputs.encoding is Encoding.RAW
+        content = await _run(None if is_raw else self._outgoing, _encode, self.routine, outputs)
+        self._finish_s += _SMOOTHING * (time.monotonic() - started_s - self._finish_s)
+        headers = {"Content-Type": outputs.reply}
+        if outputs.found or outputs.done or outputs.reply.startswith("image/"):
+            headers[SUBJECTS_HEADER] = f"found={outputs.found} done={outputs.done}"
+        return Reply(200, headers, content)
+
+    def _budget_s(self, asked: str | None) -> float:
+        """Read a deadline in ms; a longer one than the server's longest is shortened."""
+        if asked is None:
+            return self._policy.deadline_s
+        try:
+            budget_s = float(asked) / 1e3
+        except ValueError:
+            budget_s = math.nan
+        if not 0 < budget_s < math.inf:
+            raise WireError(f"A deadline must be a number of milliseconds above 0, but is {asked!r:.40}.")
+        return min(budget_s, self._policy.longest_deadline_s)
+
+
+def parse_content_type(header: str) -> tuple[str, Mapping[str, str]]:
+    """Split `type/sub; key=value` into the lower-case type and its parameters."""
+    message = Message()
+    message["content-type"] = header[:500].replace("\r", " ").replace("\n", " ")
+    parameters = {str(key).lower(): str(value) for key, value in message.get_params([], unquote=True)[1:]}
+    return message.get_content_type() if header else "", parameters
+
+
+async def _run(pool: Executor | None, call: Callable[..., T], *arguments: Any) -> T:
+    """Run a call on a pool, or, where there is none, here and now."""
+    if pool is None:
+        return call(*arguments)
+    return await asyncio.get_running_loop().run_in_executor(pool, call, *arguments)
+
+
+async def _read(stream: AsyncIterable[bytes], length: str | None) -> bytes:
+    """Read a body, but not more of it than any request may have."""
+    chunks: list[bytes] = []
+    size = int(length) if length and length.isdecimal() else 0
+    if size <= MAX_BODY_BYTES:
+        size = 0
+        async for chunk in stream:
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > MAX_BODY_BYTES:
+                break
+    if size > MAX_BODY_BYTES:
+        raise WireError(
+            f"A body must have at most {MAX_BODY_BYTES} bytes, but has {size} or more. Send fewer pictures."
+        )
+    return b"".join(chunks)
+
+
+def _encode(routine: Routine, outputs: Outputs) -> bytes:
+    content = routine.postprocess(outputs)
+    return content.body if isinstance(content, Payload) else json.dumps(content).encode()
+
+
+def _refuse(status: int, sentence: str, retry_after_s: float) -> Reply:
+    """Refuse for now. Retry-After in decimals of a second, which our client reads; others round it up."""
+    return Reply(status, {"Content-Type": _PLAIN, "Retry-After": f"{retry_after_s:.3f}"}, sentence.encode())
+
+
+__all__ = ["DeadlineError", "Exchange", "ExchangePolicy", "Reply", "parse_content_type"]

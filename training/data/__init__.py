@@ -1,0 +1,1 @@
+"""What a training learns from: clips and photos to faces, pairs, batches."""

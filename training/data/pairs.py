@@ -1,0 +1,184 @@
+"""A paired faceset: drivers and, for each persona, the same faces as that persona would look.
+
+A directory of flat arrays that are mapped, not read, so that a million pairs need no memory:
+
+    pairs.json              what it holds, and how much of it is done
+    drivers.npy             uint8 [N, C, C, 3], BGR: aligned crops with a margin for augmentation
+    maps.npy                uint8 [N, C, C, 2]: mask (what may be replaced), detail (eyes and mouth)
+    targets/<persona>.npy   uint8 [N, C, C, 3], BGR: the persona in the driver's pose and light
+    stills/<persona>.png, stills/<persona>.npy    the persona's look and its mesh
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from understudy.consent.check import check, read_record
+from understudy.consent.trust_store import TrustStore
+from understudy.vision.align import ALIGNMENT_VERSION, crop_matrix
+from understudy.vision.face import Matrix, Points
+from understudy.vision.reenact import Still
+
+# The crop proper is 256 px; the canvas around it leaves room to turn, shift and shrink it.
+CROP_PX = 256
+MARGIN_PX = 16
+CANVAS_PX = CROP_PX + 2 * MARGIN_PX
+# The decoder that paints the drivers themselves.
+COMMON = "common"
+
+
+class PairsError(RuntimeError):
+    """A paired faceset is missing, unfinished or of another kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class PairsIndex:
+    """What pairs.json says.
+
+    Attributes:
+        count: how many drivers there are.
+        done: how many rows are written, per array (drivers, and each persona).
+        personas: recipe by persona name.
+        sources: where each driver came from: (file, frame index).
+    """
+
+    count: int
+    done: dict[str, int] = field(default_factory=dict[str, int])
+    personas: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+    sources: list[tuple[str, int]] = field(default_factory=list[tuple[str, int]])
+    alignment: int = ALIGNMENT_VERSION
+    canvas_px: int = CANVAS_PX
+
+
+class PairedFaceset:
+    """A paired faceset on disk.
+
+    Raises:
+        PairsError: there is none at the path, or it was aligned in another way.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        path = root / "pairs.json"
+        if not path.is_file():
+            raise PairsError(f"{root} must be a paired faceset, but has no pairs.json. Make one: training.reenact.")
+        self.index = PairsIndex(**json.loads(path.read_text()))
+        if self.index.alignment != ALIGNMENT_VERSION or self.index.canvas_px != CANVAS_PX:
+            raise PairsError(f"{root} was aligned in another way. Make it anew: training.reenact.")
+
+    @classmethod
+    def create(cls, root: Path, sources: list[tuple[str, int]]) -> "PairedFaceset":
+        """Start one, or reopen it if it has the same drivers (resume)."""
+        if (root / "pairs.json").is_file():
+            pairs = cls(root)
+            if [tuple(s) for s in pairs.index.sources] == sources:
+                return pairs
+            raise PairsError(f"{root} holds pairs of other drivers. Choose another --out, or remove it.")
+        (root / "targets").mkdir(parents=True, exist_ok=True)
+        (root / "stills").mkdir(exist_ok=True)
+        write_json(root / "pairs.json", asdict(PairsIndex(len(sources), sources=sources)))
+        return cls(root)
+
+    def array(self, name: str, channels: int, *, write: bool = False) -> NDArray[np.uint8]:
+        """Map an array: uint8 [N, CANVAS_PX, CANVAS_PX, channels]; made when it is written first."""
+        path = self.root / f"{name}.npy"
+        if path.is_file():
+            return np.load(path, mmap_mode="r+" if write else "r")
+        if not write:
+            raise PairsError(f"{self.root} has no {name}. Make it: training.reenact.")
+        shape = (self.index.count, CANVAS_PX, CANVAS_PX, channels)
+        return np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+
+    def mark_done(self, name: str, rows: int) -> None:
+        """Record that an array's first rows are written, after their bytes are."""
+        self.index = replace(self.index, done={**self.index.done, name: rows})
+        write_json(self.root / "pairs.json", asdict(self.index))
+
+    def add_persona(self, name: str, stills: list[Still], recipe: dict[str, Any]) -> None:
+        """Record a persona's looks, the one to show first, and how they were made."""
+        for i, still in enumerate(stills):
+            stem = self.root / "stills" / (f"{name}.{i}" if i else name)
+            cv2.imwrite(f"{stem}.png", still.image)
+            np.save(f"{stem}.npy", still.mesh)
+        self.index = replace(self.index, personas={**self.index.personas, name: recipe})
+        write_json(self.root / "pairs.json", asdict(self.index))
+
+    def still(self, name: str) -> Still:
+        """Give the look that a persona is shown by."""
+        return self.stills(name)[0]
+
+    def stills(self, name: str) -> list[Still]:
+        """Give all of a persona's looks.
+
+        Raises:
+            PairsError: there is no such persona.
+        """
+        found: list[Still] = []
+        while True:
+            stem = self.root / "stills" / (f"{name}.{len(found)}" if found else name)
+            if not Path(f"{stem}.npy").is_file():
+                break
+            found.append(Still(cv2.imread(f"{stem}.png"), np.load(f"{stem}.npy")))  # type: ignore[arg-type]
+        if not found:
+            raise PairsError(f"{self.root} has no persona {name!r}. It has: {', '.join(self.personas) or 'none'}.")
+        return found
+
+    @property
+    def count(self) -> int:
+        """How many drivers there are."""
+        return self.index.count
+
+    def recipe(self, name: str) -> dict[str, Any]:
+        """Give how a persona was made."""
+        return self.index.personas[name]
+
+    def consent_path(self, name: str) -> Path:
+        """Where a persona's consent record lies, if it has one of its own."""
+        return self.root / "stills" / f"{name}.consent.json"
+
+    def check_consent(self, name: str, trust: Path) -> None:
+        """Refuse to train a persona that shows a person whose consent does not cover it.
+
+        Composites are nobody's face: their recipe is their record.
+
+        Raises:
+            understudy.consent.record.ConsentError: the record is missing, expired, revoked or does not fit.
+        """
+        recipe = self.recipe(name)
+        if recipe.get("kind") == "composite":
+            return
+        record = read_record(self.consent_path(name))
+        check(record, "train", TrustStore(trust).read(), faces=recipe.get("files", []), persona=name)
+
+    @property
+    def personas(self) -> list[str]:
+        """The names of the personas whose targets are all written."""
+        return [name for name in self.index.personas if self.index.done.get(name) == self.index.count]
+
+    def digest(self) -> str:
+        """Give the SHA-256 of what the pairs were made from."""
+        return hashlib.sha256(json.dumps(asdict(self.index), sort_keys=True).encode()).hexdigest()
+
+
+def canvas_matrix(mesh: Points) -> Matrix:
+    """Give the matrix frame -> canvas: the 256 px crop with its margin, float32 [2, 3]."""
+    matrix = crop_matrix(mesh, CROP_PX)
+    matrix[:, 2] += MARGIN_PX
+    return matrix
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that a kill or a full disk leaves the old file or the new one, never half of one."""
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w") as file:
+        json.dump(value, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)

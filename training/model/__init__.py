@@ -1,0 +1,1 @@
+"""What is trained, and where it is kept: configuration, losses, checkpoints, MLflow."""

@@ -1,0 +1,140 @@
+"""The training's settings: a TOML file, checked, with overrides from the command line."""
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from training.data.augment import Augmentation
+from training.model.losses import LossWeights
+from training.network import NetworkSize
+
+
+class ConfigError(ValueError):
+    """A configuration has an unknown key or a value of the wrong kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingConfig:
+    """All that a training depends on.
+
+    Attributes:
+        name: of the model in the registry.
+        pairs: the paired faceset.
+        personas: which of its personas; empty means all.
+        recipe: "paired" (reenacted targets) or "classic" (random warp, two facesets or more, no pairs; with `common`
+            and no facesets, the pictures of `pairs` as if nobody knew the pairs: what both recipes can be compared on).
+        facesets: for the classic recipe, a faceset's folder by persona name.
+        out: where checkpoints and previews go.
+        iterations: how many steps in all.
+        batch: drivers per step; every persona's decoder sees each of them, unless the batch is split.
+        split: share each batch out among the personas, so that many cost no more than one: the encoder sees as
+            many drivers, each decoder its part of them.
+        learning_rate: of Adam at the start; falls to a twentieth on a cosine.
+        warm_up: steps in which the learning rate rises.
+        frozen_encoder: train decoders only, on the encoder of `start_from`.
+        start_from: a checkpoint or bundle folder whose encoder (and decoders of the same name) we start with.
+        common: also train a decoder that reconstructs the drivers themselves.
+        ema: momentum of the running mean of weights, which is what is exported.
+        checkpoint_every, preview_every: in steps.
+        validation: how many drivers are kept for validation.
+        seed: of everything random.
+        alias: the registry alias that the new version gets.
+        tracking: MLflow's address; "" tracks nothing.
+        bfloat16: compute in mixed_bfloat16 where the CPU has it.
+    """
+
+    name: str = "understudy"
+    pairs: str = "work/pairs"
+    personas: list[str] = field(default_factory=list[str])
+    recipe: str = "paired"
+    facesets: dict[str, str] = field(default_factory=dict[str, str])
+    out: str = "work/training"
+    iterations: int = 20_000
+    batch: int = 8
+    split: bool = False
+    learning_rate: float = 5e-4
+    warm_up: int = 200
+    frozen_encoder: bool = False
+    start_from: str = ""
+    common: bool = False
+    ema: float = 0.99
+    checkpoint_every: int = 250
+    preview_every: int = 500
+    validation: int = 64
+    seed: int = 1
+    alias: str = "challenger"
+    tracking: str = "sqlite:///work/mlflow.db"
+    bfloat16: bool = True
+    size: NetworkSize = field(default_factory=NetworkSize)
+    loss: LossWeights = field(default_factory=LossWeights)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def __post_init__(self) -> None:
+        if self.recipe not in ("paired", "classic"):
+            raise ConfigError(f"recipe must be paired or classic, but got {self.recipe!r}.")
+        if self.facesets and self.recipe != "classic":
+            raise ConfigError("[facesets] must be given to the classic recipe only; the paired one trains on pairs.")
+        if self.frozen_encoder and not self.start_from:
+            raise ConfigError(
+                "frozen_encoder must come with start_from, else the encoder stays as chance made it. Name a bundle, or "
+                "train the encoder too (--set frozen_encoder=false)."
+            )
+        has_two = len(self.facesets) >= 2 or (not self.facesets and self.common)
+        if self.recipe == "classic" and not (has_two and self.size.bottleneck):
+            raise ConfigError(
+                "the classic recipe must have two [facesets] or more, or pairs and common = true (their pictures, "
+                "unpaired), and a [size] with a bottleneck."
+            )
+
+
+def load_config(path: Path, overrides: list[str]) -> TrainingConfig:
+    """Read a configuration.
+
+    Args:
+        path: a TOML file; tables [size], [loss] and [augmentation] hold those parts.
+        overrides: "key=value" or "part.key=value", values as in TOML; text may go without quotes.
+
+    Raises:
+        ConfigError: a key is unknown, a value is of the wrong kind, or the file is not TOML.
+    """
+    try:
+        values: dict[str, Any] = tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path} must be a readable TOML file, but {error}.") from None
+    for override in overrides:
+        key, found, text = override.partition("=")
+        if not found:
+            raise ConfigError(f"--set must be key=value, but got {override!r}.")
+        *parts, last = key.split(".")
+        table = values
+        for part in parts:
+            table = table.setdefault(part, {})
+        table[last] = _parse(text)
+    return _build(TrainingConfig, values, str(path))
+
+
+def _parse(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _build(kind: type[Any], values: dict[str, Any], where: str) -> Any:
+    hints = get_type_hints(kind)
+    known = {f.name: f for f in dataclasses.fields(kind)}
+    built: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in known:
+            raise ConfigError(f"{where}: {key!r} is not a setting. It must be one of {', '.join(known)}.")
+        wanted = hints[key]
+        if dataclasses.is_dataclass(wanted):
+            value = _build(wanted, value, f"{where} [{key}]")  # type: ignore[arg-type]
+        elif wanted is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        elif not isinstance(value, getattr(wanted, "__origin__", wanted)):
+            raise ConfigError(f"{where}: {key} must be {wanted}, but got {value!r}.")
+        built[key] = value
+    return kind(**built)

@@ -1,0 +1,164 @@
+"""Below the picture: a snapshot, a recording, and what came of them."""
+
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import cv2
+import streamlit as st
+
+from liveframe.errors import LiveframeError
+from liveframe.gate import Shown, ShownState
+from ui.live.status import is_streaming
+from ui.session.sealing import SealError, sealer
+from ui.session.shared import House
+from ui.session.viewer import Viewer
+from understudy.consent.trust_store import trust_folder
+from understudy.provenance.disclosure import read_disclosure
+
+_FORMATS = {".jpg": "JPEG", ".png": "PNG"}
+_TYPES = {".jpg": "image/jpeg", ".png": "image/png", ".mp4": "video/mp4"}
+_JPEG_QUALITY = 95
+_DONE, _PROBLEM = "capture_done", "capture_problem"
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """A signed picture or clip, ready to be downloaded.
+
+    Attributes:
+        name: of the file.
+        content: the whole file.
+        note: a sentence about it, "" when there is nothing to say.
+    """
+
+    name: str
+    content: bytes
+    note: str = ""
+
+
+@st.fragment
+def capture_panel(shared: House, viewer: Viewer) -> None:
+    """Draw the buttons, and the last export with its download."""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.button(
+            "Take a snapshot",
+            key="snapshot",
+            icon=":material/photo_camera:",
+            on_click=_try,
+            args=("snapshot", shared, viewer),
+        )
+        is_recording = viewer.recording is not None
+        st.button(
+            "Stop recording" if is_recording else "Record",
+            key="record",
+            icon=":material/stop_circle:" if is_recording else ":material/fiber_manual_record:",
+            on_click=_try,
+            args=("stop" if is_recording else "record", shared, viewer),
+        )
+        st.selectbox(
+            "Snapshot format",
+            list(_FORMATS),
+            format_func=_FORMATS.__getitem__,
+            key="snapshot_format",
+            label_visibility="collapsed",
+            width=110,
+        )
+    if problem := st.session_state.get(_PROBLEM):
+        st.error(problem, icon=":material/block:")
+    export = st.session_state.get(_DONE)
+    if isinstance(export, Export):
+        _show(export)
+
+
+def snapshot(shared: House, viewer: Viewer, shown: Shown | None, suffix: str) -> Export:
+    """Make a labelled and signed picture of what is shown.
+
+    Raises:
+        LiveframeError: there is nothing to keep, it may not be kept, or it could not be signed.
+    """
+    if shown is None or shown.state not in (ShownState.SWAPPED, ShownState.HELD):
+        raise SealError("A snapshot shows a persona, but none is shown now. Wait until the badge says Swapped.")
+    options = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY] if suffix == ".jpg" else []
+    content = cv2.imencode(suffix, shown.image, options)[1].tobytes()
+    infos = viewer.infos(shown.personas)
+    if len(infos) != len(shown.personas):
+        raise SealError("A persona in the picture is gone, and its consent with it. The picture was not delivered.")
+    claim = sealer().claim(shared.bundle, infos)
+    return Export(_named(suffix), sealer().seal_bytes(content, suffix, claim))
+
+
+def recorded(shared: House, viewer: Viewer) -> Export:
+    """Finish the recording under way, sign it, and give it.
+
+    Raises:
+        LiveframeError: there is none, it could not be written, may not be kept, or could not be signed.
+    """
+    recording = viewer.end_recording()
+    if recording is None:
+        raise SealError("There is no recording to stop. Start one first.")
+    try:
+        path = recording.finish()
+        infos = viewer.infos(recording.played)
+        if len(infos) != len(recording.played):
+            raise SealError("A persona of the recording is gone, and its consent with it. It was not delivered.")
+        claim = sealer().claim(shared.bundle, infos)
+        content = sealer().seal_file(path, claim).read_bytes()
+    finally:
+        recording.discard()
+    sound = "With sound." if recording.has_sound else NO_SOUND
+    dropped = f" {recording.dropped} pictures were left out: the machine was busy." if recording.dropped else ""
+    return Export(_named(".mp4"), content, sound + dropped)
+
+
+NO_SOUND = (
+    "Without sound: the microphone was off. Turn it on under “Camera and cover”, then start the camera again; "
+    "it needs the WebRTC connection."
+)
+
+
+def _try(action: str, shared: House, viewer: Viewer) -> None:
+    """Run a button's action; keep its result or its refusal for the page."""
+    st.session_state.pop(_PROBLEM, None)
+    try:
+        if action == "record":
+            _start(shared, viewer)
+            st.session_state.pop(_DONE, None)
+        elif action == "stop":
+            st.session_state[_DONE] = recorded(shared, viewer)
+        else:
+            suffix = str(st.session_state.get("snapshot_format", ".jpg"))
+            st.session_state[_DONE] = snapshot(shared, viewer, viewer.newest, suffix)
+    except (LiveframeError, OSError) as error:
+        st.session_state[_PROBLEM] = str(error)
+        st.session_state.pop(_DONE, None)
+
+
+def _start(shared: House, viewer: Viewer) -> None:
+    """Begin to record, unless that is already clear to come to nothing."""
+    if not is_streaming(viewer):
+        raise SealError("There is nothing to record while the camera is off. Start it first.")
+    sealer().claim(shared.bundle, viewer.infos(viewer.choices.personas))
+    viewer.record()
+
+
+def _show(export: Export) -> None:
+    suffix = export.name[-4:]
+    if suffix == ".mp4":
+        st.video(export.content, format=_TYPES[suffix])
+    else:
+        st.image(export.content, width=320, alt="The snapshot")
+    st.download_button(
+        f"Download {export.name}",
+        export.content,
+        file_name=export.name,
+        mime=_TYPES[suffix],
+        icon=":material/download:",
+        key="download_export",
+        on_click="ignore",
+    )
+    st.caption(f"{read_disclosure(trust_folder(os.environ)).sentence} {export.note}")
+
+
+def _named(suffix: str) -> str:
+    return f"understudy-{datetime.now(UTC):%Y%m%d-%H%M%S}{suffix}"

@@ -1,0 +1,49 @@
+"""Uploads on their way to disk: under a name of ours, judged by their first bytes before anything reads them."""
+
+import hashlib
+from pathlib import Path
+from typing import Protocol
+
+from understudy.media.guard import UPLOAD_LIMITS, MediaError, check_first_bytes
+
+
+class Upload(Protocol):
+    """What Streamlit's uploader and camera give."""
+
+    @property
+    def name(self) -> str:
+        """The file's name on the sender's machine."""
+        ...
+
+    def getvalue(self) -> bytes:
+        """Give the whole content."""
+        ...
+
+
+def keep_upload(upload: Upload, folder: Path, stem: str = "") -> Path:
+    """Write an upload into a folder; what is in it is not decoded here.
+
+    Args:
+        upload: from a stranger.
+        folder: made where missing.
+        stem: the new name without its extension; the content's digest where left out.
+
+    Returns:
+        Where it lies. Only the extension is the sender's, and it fits the content.
+
+    Raises:
+        MediaError: it is no picture or clip, or pretends to be another kind; nothing is kept then.
+    """
+    content = upload.getvalue()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    suffix = Path(upload.name).suffix.lower()
+    if not suffix.lstrip(".").isalnum():
+        raise MediaError(f"'{upload.name}' must end in the extension of its kind (.jpg, .png, .mp4). Rename it.")
+    path = folder / f"{stem or hashlib.sha256(content).hexdigest()[:16]}{suffix}"
+    path.write_bytes(content)
+    try:
+        check_first_bytes(path, UPLOAD_LIMITS)
+    except MediaError as error:
+        path.unlink()
+        raise MediaError(str(error).replace(path.name, Path(upload.name).name)) from None
+    return path

@@ -1,0 +1,1 @@
+"""How frames travel between the browser and the pipeline."""

@@ -1,0 +1,89 @@
+"""The camera of the WebSocket relay, as a component without an iframe (see camera_socket.js and camera_worker.js)."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import streamlit as st
+
+from ui.parts.camera_check import REMEDIES, CameraState
+
+QUALITY = 0.85
+PATH = "/frames"
+_HTML = """
+<div class="stage"><p>Your persona appears here.</p><canvas width="640" height="480"></canvas></div>
+<button type="button">Start the camera</button><select aria-label="Camera" hidden></select>
+"""
+_CSS = """
+.stage { background: var(--st-secondary-background-color); border-radius: var(--st-base-radius); overflow: hidden; }
+.stage { display: grid; place-items: center; aspect-ratio: 4 / 3; } /* the room that the picture takes */
+.stage.on { display: block; aspect-ratio: auto; }
+.stage p { margin: 0; color: var(--st-text-color); opacity: 0.6; }
+.stage canvas, .stage.on p { display: none; }
+.stage.on canvas { display: block; width: 100%; }
+button {
+  margin-top: 0.5rem; padding: 0.5rem 1rem; border: 0; border-radius: var(--st-button-radius); cursor: pointer;
+  font: inherit; background: var(--st-primary-color); color: var(--st-background-color);
+}
+select {
+  float: right; margin-top: 0.5rem; padding: 0.5rem; max-width: 60%; font: inherit; cursor: pointer;
+  background: var(--st-background-color); color: var(--st-text-color);
+  border: 1px solid var(--st-border-color); border-radius: var(--st-button-radius);
+}
+"""
+_PROBLEMS = {
+    "NotAllowedError": REMEDIES[CameraState.DENIED],
+    "NotFoundError": REMEDIES[CameraState.ABSENT],
+    "NotReadableError": "Another program holds the camera. Close it there, then start again.",
+    "insecure": REMEDIES[CameraState.INSECURE],
+    "unplugged": "The camera was unplugged or taken away. Plug it in again, then start.",
+    "unreachable": "The page cannot open a WebSocket to the app. A proxy between them must let WebSockets through.",
+    "closed": "The connection to the app ended. Start again; if it stays away, reload the page.",
+}
+
+
+@st.cache_resource(show_spinner=False)
+def _component() -> Any:
+    names = ("camera_socket.js", "camera_worker.js")
+    page, worker = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in names)
+    script = f"const WORKER_SOURCE = {json.dumps(worker)};\n{page}"
+    return st.components.v2.component("camera_socket", html=_HTML, css=_CSS, js=script)
+
+
+class Camera(NamedTuple):
+    """What the browser is asked for, in px; takes effect at the next start."""
+
+    width: int
+    height: int
+
+
+def camera_socket(token: str, camera: Camera, in_flight: int) -> str:
+    """Mount the camera.
+
+    Args:
+        token: the viewer's, by which the WebSocket finds them.
+        camera: what to ask the browser for.
+        in_flight: frames under way at most.
+
+    Returns:
+        What is wrong and what to do, or an empty string.
+    """
+    answer = _component()(
+        key="camera_socket",
+        data={
+            "token": token,
+            "path": st.get_option("server.baseUrlPath").rstrip("/") + PATH,
+            "width": camera.width,
+            "height": camera.height,
+            "inFlight": in_flight,
+            "quality": QUALITY,
+        },
+        default={"problem": ""},
+        on_problem_change=_rerun,
+    )
+    problem = str(getattr(answer, "problem", "") or "")
+    return _PROBLEMS.get(problem, f"The camera could not be started ({problem}).") if problem else ""
+
+
+def _rerun() -> None:
+    """The page runs again by itself when the problem changes."""

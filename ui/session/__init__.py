@@ -1,0 +1,1 @@
+"""What belongs to one viewer, or to all, whatever page is open."""

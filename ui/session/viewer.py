@@ -1,0 +1,409 @@
+"""One viewer: their pipeline, their choices, their camera; and the seats that viewers take."""
+
+import secrets
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from liveframe.errors import ModelError
+from liveframe.frame import Image
+from liveframe.gate import Paint, Shown, ShownState
+from liveframe.model import FrameModel
+from liveframe.models.side_by_side import DuetSession
+from liveframe.pipeline import FramePipeline
+from ui.session.choices import Beside, Choices, applying, staged
+from ui.session.consent_timer import Permits
+from ui.session.model_sources import House
+from ui.session.recording import Recording, Sound
+from ui.session.stream import Stream
+from understudy.bundle.bundle import PersonaInfo
+from understudy.swap.raw_face import RawFaceInspector
+from understudy.swap.renderer import Role
+from understudy.swap.swapper import SwapSession
+
+__all__ = ["Beside", "Choices", "HouseFullError", "Seats", "Viewer"]
+
+SOUND_FRESH_S = 2.0  # a microphone that was silent for longer sends nothing
+
+
+class Viewer:
+    """One browser page: a pipeline through the shared model, freed by `close`.
+
+    The page calls `choose` and `attach` from script threads; a relay calls `begin` from a
+    thread of its own.
+
+    Attributes:
+        pipeline: decides what may be shown; ask it for `stats()`.
+        token: an unguessable name by which a WebSocket finds this viewer.
+        house: what plays now; None where the viewer was given a bare model.
+        wanted: the source (`ui.session.model_sources.Source`) that this viewer wants to be played by.
+    """
+
+    def __init__(
+        self,
+        model: FrameModel,
+        choices: Choices,
+        finish: Sequence[Paint] = (),
+        permits: Permits | None = None,
+        personas: Iterable[PersonaInfo] = (),
+    ) -> None:
+        """Start to warm the model for this viewer; frames are covered until it is ready.
+
+        Args:
+            model: what plays the personas, shared.
+            choices: what the viewer begins with.
+            finish: paints on everything that leaves swapped or covered: the mark, the watermark.
+            permits: whom to ask whether a persona may play; None: nobody is asked.
+            personas: who may be chosen, with their records.
+        """
+        self.token = secrets.token_urlsafe(24)
+        self._choices = choices
+        self._permits = permits
+        self._personas = {info.name: info for info in personas}
+        self._lock = threading.RLock()
+        self._stream: Stream | None = None
+        self._newest: Shown | None = None
+        self._seen: tuple[str, ...] = ()
+        self._recording: Recording | None = None
+        self._heard_s = float("-inf")
+        self._folder: Path | None = None
+        self._is_closed = self._is_leaving_camera = False
+        self._marks = tuple(finish)
+        self._own: Mapping[str, Role] = {}
+        self._own_infos: tuple[PersonaInfo, ...] = ()
+        self.house: House | None = None
+        self.wanted = ""
+        configure, inspect = applying(choices), RawFaceInspector()
+        self.pipeline = FramePipeline(model, finish=(self._mark,), configure=configure, inspect=inspect)
+        self.pipeline.set_cover(choices.cover)
+        self.pipeline.set_swapping(choices.is_swapping)
+        self.check_permits()
+        self.pipeline.tap(self._keep)
+
+    @property
+    def choices(self) -> Choices:
+        """What holds now."""
+        return self._choices
+
+    @property
+    def stream(self) -> Stream | None:
+        """The camera's last start; None before the first."""
+        return self._stream
+
+    def choose(self, choices: Choices) -> None:
+        """Take what the viewer chose; only what differs reaches the pipeline."""
+        with self._lock:
+            before, self._choices = self._choices, choices
+            if choices.is_swapping != before.is_swapping:
+                self.pipeline.set_swapping(choices.is_swapping)
+            if choices.cover != before.cover:
+                self.pipeline.set_cover(choices.cover)
+            if choices.personas != before.personas:
+                self.check_permits()
+            if (choices.swap, choices.beside) != (before.swap, before.beside):
+                self.pipeline.configure(applying(choices))
+            if choices.beside != before.beside:
+                self._change_view(before.beside)
+
+    # ------------------------------------------------------------------ whether they may play
+
+    def offer(self, personas: Iterable[PersonaInfo]) -> None:
+        """Say who may be chosen from now on, with their records."""
+        with self._lock:
+            self._personas = {info.name: info for info in personas}
+            self.check_permits()
+
+    def check_permits(self) -> str:
+        """Ask whether all who are chosen or to be seen may play live; cover everything while one of them may not.
+
+        Takes some milliseconds: for script threads and timers, not for the frame loop.
+
+        Returns:
+            The reason, which the viewer reads, or "".
+        """
+        if self._permits is None:
+            return ""
+        with self._lock:
+            if self._is_closed:
+                return ""
+            return self._cover_for(self._problem(self._permits, "live"))
+
+    def cover(self, sentence: str) -> None:
+        """Cover everything and say why, until `check_permits` finds that they may play."""
+        self.pipeline.block(sentence)
+
+    def _cover_for(self, problem: str) -> str:
+        """Cover everything while there is a problem, or while a view with the camera in it has not gone yet."""
+        leaving = "The view changes. If it does not, choose another one." if self._is_leaving_camera else ""
+        sentence = problem or leaving
+        if sentence:
+            self.pipeline.block(sentence)
+        else:
+            self.pipeline.unblock()
+        return sentence
+
+    def infos(self, names: Iterable[str]) -> tuple[PersonaInfo, ...]:
+        """The personas of these names, with their records; those that are gone are left out."""
+        return tuple(self._personas[name] for name in names if name in self._personas)
+
+    def _problem(self, permits: Permits, use: str) -> str:
+        rival = self._choices.beside.house
+        others = rival.bundle.personas if rival is not None else ()
+        # Who is chosen is not always who is to be seen: where a persona cannot be loaded, the one before it plays on.
+        seen = [name for name in self._seen if name not in {info.name for info in others}]
+        names = tuple(dict.fromkeys((*self._choices.personas, *seen)))
+        strangers = [name for name in names if name not in self._personas]
+        if strangers:
+            return f"There is no consent record of {', '.join(strangers)} any more. Pick another persona."
+        left = [info for info in others if info.name in (*self._choices.personas, *self._seen)] or others[:1]
+        return permits.problem((*self.infos(names), *left), use)
+
+    # ------------------------------------------------------------------ who plays
+
+    def play(self, house: House) -> Future[None]:
+        """Let another model take over between two frames; the stream goes on by the one before until then.
+
+        Where the new one lacks the chosen persona, its first one plays.
+
+        Returns:
+            A future: None once it plays, or the ModelError that prevented it.
+        """
+        with self._lock:
+            done: Future[None] = Future()
+            if house is self.house:
+                done.set_result(None)
+                return done
+            infos = {info.name: info for info in (*house.bundle.personas, *self._own_infos)}
+            names = self._choices.personas if set(self._choices.personas) <= infos.keys() else tuple(infos)[:1]
+            problem = "" if self._permits is None else self._permits.problem([infos[name] for name in names], "live")
+            if problem:
+                done.set_exception(ModelError(f"{house.title} cannot play: {problem}"))
+                return done
+            done = self._bring_up(house.model)
+        done.add_done_callback(lambda future: self._took_over(house, future))
+        return done
+
+    def bring(self, roles: Mapping[str, Role], infos: Iterable[PersonaInfo]) -> Future[None]:
+        """Let the viewer's own personas play as well, in place of those brought before.
+
+        Args:
+            roles: who plays, by name.
+            infos: their records.
+
+        Returns:
+            As `play`.
+        """
+        with self._lock:
+            self._own, self._own_infos = dict(roles), tuple(infos)
+            house = self.house
+            if house is None:
+                raise ModelError("The stream must have personas before it takes others, but has none. Reload the page.")
+            return self._bring_up(house.model)
+
+    def _change_view(self, before: Beside) -> None:
+        """Show another view; one with the camera in it is covered until it has gone."""
+        if before.is_camera or self._choices.beside.is_camera:
+            self._is_leaving_camera = before.is_camera and not self._choices.beside.is_camera
+            self._cover_for(self.check_permits())
+        if self.house is not None:
+            self._bring_up(self.house.model)
+
+    def _bring_up(self, model: FrameModel) -> Future[None]:
+        """Let a model take over, with the viewer's own personas and in the view that they chose."""
+        beside = self._choices.beside
+        future = self.pipeline.replace_model(staged(model, self._own, beside))
+        future.add_done_callback(lambda done: self._view_changed(beside, done))
+        return future
+
+    def _view_changed(self, beside: Beside, future: Future[None]) -> None:
+        """Uncover what the camera was in, now that it is not. Runs on the thread that brought the model up."""
+        if future.cancelled() or future.exception() is not None:
+            return
+        with self._lock:
+            if self._is_leaving_camera and not beside.is_camera and not self._is_closed:
+                self._is_leaving_camera = False
+                self._cover_for(self.check_permits())
+
+    def _took_over(self, house: House, future: Future[None]) -> None:
+        """Note who plays. Runs on the thread that brought the model up."""
+        if future.cancelled() or future.exception() is not None:
+            return
+        with self._lock:
+            self.house, self._marks = house, house.finish
+            self._seen = ()  # the model before is gone
+            self.offer((*house.bundle.personas, *self._own_infos))
+            if not set(self._choices.personas) <= self._personas.keys():
+                first = house.bundle.personas[0].name
+                swap = replace(self._choices.swap, persona=first, cast={})
+                self.choose(replace(self._choices, swap=swap, beside=Beside()))
+
+    def _mark(self, image: Image) -> Image:
+        """Paint the marks of whoever plays (a `liveframe.gate.Paint`)."""
+        for paint in self._marks:
+            image = paint(image)
+        return image
+
+    def faces(self) -> tuple[int, ...]:
+        """Ids of the faces in sight, from left to right as they are shown."""
+        session = self.pipeline.session
+        session = session.right if isinstance(session, DuetSession) else session
+        faces = session.faces if isinstance(session, SwapSession) else ()
+        return tuple(face.track_id for face in sorted(faces, key=lambda face: float(face.box[0])) if face.track_id >= 0)
+
+    # ------------------------------------------------------------------ keeping what was shown
+
+    @property
+    def newest(self) -> Shown | None:
+        """What was shown last; None before the first picture."""
+        return self._newest
+
+    @property
+    def recording(self) -> Recording | None:
+        """The recording under way; None while there is none."""
+        return self._recording
+
+    @property
+    def has_sound(self) -> bool:
+        """Whether the camera's sound comes in now."""
+        return time.monotonic() - self._heard_s < SOUND_FRESH_S
+
+    def record(self) -> Recording:
+        """Start to record what is shown; an earlier recording under way is discarded."""
+        with self._lock:
+            self.drop_recording()
+            if self._folder is None:
+                self._folder = Path(tempfile.mkdtemp(prefix="understudy-live-"))
+            path = self._folder / f"{secrets.token_hex(8)}.mp4"
+            self._recording = Recording(path, self.has_sound)
+            return self._recording
+
+    def end_recording(self) -> Recording | None:
+        """Take the recording out of the stream, to be finished by the caller."""
+        with self._lock:
+            recording, self._recording = self._recording, None
+            return recording
+
+    def drop_recording(self) -> None:
+        """End the recording under way without a file."""
+        recording = self.end_recording()
+        if recording is not None:
+            recording.discard()
+
+    def hear(self, sound: Sound) -> None:
+        """Take a piece of the camera's sound; it goes into recordings only. Quick; any one thread."""
+        self._heard_s = sound.arrived_s
+        recording = self._recording
+        if recording is not None:
+            recording.hear(sound)
+
+    def _keep(self, shown: Shown) -> None:
+        """Look at everything that is shown (a `liveframe.pipeline.Tap`)."""
+        self._newest = shown if shown.state is not ShownState.OFF else None
+        self._seen = shown.personas
+        recording = self._recording
+        if recording is not None:
+            recording.write(shown)
+
+    # ------------------------------------------------------------------ the stream
+
+    def attach(self, stream: Stream) -> None:
+        """Make this the viewer's stream, in place of an earlier one, which is closed."""
+        with self._lock:
+            before, self._stream = self._stream, stream
+        if before is not None and before is not stream:
+            before.close()
+
+    @property
+    def in_flight(self) -> int:
+        """How many frames may be begun at once, now (`ui.session.stream.Screen`)."""
+        return self.pipeline.in_flight
+
+    def begin(self, image: Image, captured_s: float) -> Callable[[], Image]:
+        """Take a camera frame in (`ui.session.stream.Screen`). Never raises, never gives the raw frame unasked.
+
+        Args:
+            image: uint8 [H, W, 3], BGR; not written to again.
+            captured_s: when it arrived, time.monotonic() seconds.
+
+        Returns:
+            Waits, and gives what may be shown: uint8 [H, W, 3], BGR. Must be called, once.
+        """
+        if self._choices.is_mirrored:
+            image = np.asarray(cv2.flip(image, 1), np.uint8)
+        shown = self.pipeline.start(image, captured_s)
+        return lambda: shown().image
+
+    def close(self) -> None:
+        """End the stream and let the session go. Waits for nothing: the server's event loop calls it. Safe twice."""
+        self._is_closed = True
+        stream = self._stream
+        if stream is not None:
+            stream.close()
+        self.pipeline.close(timeout_s=0.0)
+        self._newest = None
+        self.drop_recording()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+@dataclass(slots=True)
+class Seats:
+    """The viewers of one server, at most `most` at the same time. Thread-safe."""
+
+    most: int
+    _taken: dict[str, Viewer] = field(default_factory=dict[str, Viewer])
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def admit(
+        self,
+        model: FrameModel,
+        choices: Choices,
+        finish: Sequence[Paint] = (),
+        permits: Permits | None = None,
+        personas: Iterable[PersonaInfo] = (),
+    ) -> Viewer:
+        """Seat a new viewer; the arguments are `Viewer`'s.
+
+        Raises:
+            HouseFullError: every seat is taken.
+        """
+        with self._lock:
+            if len(self._taken) >= self.most:
+                raise HouseFullError(
+                    f"All {self.most} places are taken at the moment. Yours is free as soon as somebody closes "
+                    "their page: wait a little, then reload."
+                )
+            viewer = Viewer(model, choices, finish, permits, personas)
+            self._taken[viewer.token] = viewer
+            return viewer
+
+    def find(self, token: str) -> Viewer | None:
+        """The seated viewer of that token."""
+        with self._lock:
+            return self._taken.get(token)
+
+    def leave(self, viewer: Viewer) -> None:
+        """Free a viewer's seat and all that they hold. Safe to call twice."""
+        with self._lock:
+            self._taken.pop(viewer.token, None)
+        viewer.close()
+
+    def viewers(self) -> tuple[Viewer, ...]:
+        """Who is seated now."""
+        with self._lock:
+            return tuple(self._taken.values())
+
+    def __len__(self) -> int:
+        return len(self._taken)
+
+
+class HouseFullError(RuntimeError):
+    """There is no seat for another viewer; says so politely."""

@@ -1,0 +1,186 @@
+"""After a training: how good it is on a clip it has not seen, beside the champion, and the way to promote it."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import streamlit as st
+
+from ui.parts.figures import figures_table, show_clips, show_gates
+from ui.parts.job_card import Pace, find_job, is_active, is_moving, show_job
+from ui.parts.job_entry import job_command
+from ui.parts.notes import note_job, noted_job, read_note
+from ui.parts.registry_view import promote_job, promotion_folder, registry_view
+from ui.parts.uploads import keep_upload
+from ui.session.own_personas import ShelfPersona
+from ui.session.shared import house
+from ui.session.workspace import is_local_or_logged_in, job_queue
+from ui.studio.faces_panel import clips_of
+from ui.studio.training_runs import MODEL, Run
+from understudy.bundle.bundle import Bundle, BundleError
+from understudy.jobs.queue import Job, JobState, module_command, write_json
+from understudy.media.guard import VIDEO_EXTENSIONS, MediaError
+
+_FRAMES = "150"
+
+
+class _Rival(NamedTuple):
+    """Whom the new persona is compared with."""
+
+    title: str
+    bundle: Path
+    persona: str
+
+
+def compare_panel(persona: ShelfPersona, run: Run) -> None:
+    """Draw the comparison of a finished training."""
+    st.subheader("How good is it?")
+    evaluation, promotion = noted_job(run.evaluation, "evaluate"), noted_job(run.evaluation, "promote")
+    clip = _choose_clip(persona, run)
+    with st.container(horizontal=True):
+        is_busy = is_active(evaluation) or is_active(promotion)
+        is_first = not (run.evaluation / "candidate").is_dir()
+        if st.button(
+            "Evaluate and compare",
+            key="evaluate",
+            type="primary" if is_first else "secondary",
+            icon=":material/straighten:",
+            disabled=is_busy or clip is None,
+        ):
+            _evaluate(persona, run, clip)
+            st.rerun()
+        _promote_button(run, clip, is_busy, is_first)
+    for job in (evaluation, promotion):
+        if job is not None and (is_active(job) or job.state is not JobState.DONE):
+            _watch(job)
+    _results(run, promotion)
+
+
+def _choose_clip(persona: ShelfPersona, run: Run) -> Path | None:
+    """Draw the choice of a clip to judge by: an upload, or what was uploaded for the same purpose before."""
+    folder = run.evaluation / "clips"
+    upload = st.file_uploader(
+        "A clip of anybody, that the training has not seen",
+        list(VIDEO_EXTENSIONS),
+        key="judge_clip",
+        max_upload_size=50,
+    )
+    if upload is not None:
+        try:
+            return keep_upload(upload, folder)
+        except MediaError as error:
+            st.error(str(error), icon=":material/block:")
+    clips = [path for path in folder.glob("*") if path.suffix in VIDEO_EXTENSIONS]
+    kept = sorted(clips, key=lambda path: path.stat().st_mtime)
+    if kept:
+        return kept[-1]
+    own = clips_of(persona)
+    if own:
+        st.caption("Without one, the persona’s own clip is used: the training knows it, so the figures flatter.")
+    return own[-1] if own else None
+
+
+def _rival() -> _Rival | None:
+    """The champion where one is registered and fetched, else the bundle that ships."""
+    champion = registry_view().read().by_alias("champion")
+    if champion is not None and champion.bundle is not None and champion.personas:
+        return _Rival(f"Champion, version {champion.version}", champion.bundle, champion.personas[0])
+    try:
+        shipped = house().bundle
+    except BundleError:
+        return None
+    return _Rival("As shipped", shipped.path, shipped.personas[0].name)
+
+
+def _evaluate(persona: ShelfPersona, run: Run, clip: Path | None) -> None:
+    """Queue the measurement of both."""
+    if clip is None or run.bundle is None:
+        return
+    rival = _rival()
+    commands = [_evaluation(clip, run.bundle, persona.name, run.evaluation / "candidate")]
+    if rival is not None:
+        commands.append(_evaluation(clip, rival.bundle, rival.persona, run.evaluation / "champion"))
+        write_json(run.evaluation / "rival.json", {"title": rival.title})
+    command = job_command(*commands, vet=[clip])
+    note_job(run.evaluation, job_queue().submit("evaluate", f"Evaluation of {persona.title}", command), "evaluate")
+    job_queue().ensure_worker()
+
+
+def _evaluation(clip: Path, bundle: Path, persona: str, out: Path) -> tuple[str, ...]:
+    out.mkdir(parents=True, exist_ok=True)
+    options = ("--bundle", bundle.resolve(), "--persona", persona, "--json", "--out", out, "--frames", _FRAMES)
+    return module_command("training.evaluate", clip, *options)
+
+
+def _promote_button(run: Run, clip: Path | None, is_busy: bool, is_first: bool) -> None:
+    """Draw the button; the version is the one that the training registered."""
+    snapshot = registry_view().read()
+    version = snapshot.by_digest(_digest(run))
+    if version is None:
+        registry_view().refresh(older_than_s=20)
+        st.button(
+            "Promote", key="promote", icon=":material/trophy:", disabled=True, help="Its version is being looked up."
+        )
+        return
+    is_wanted = st.button(
+        "Promote",
+        key="promote",
+        type="secondary" if is_first else "primary",
+        icon=":material/trophy:",
+        disabled=is_busy or clip is None or "champion" in version.aliases or not is_local_or_logged_in(),
+        help=f"Version {version.version} becomes the champion, if it holds every gate on this clip.",
+    )
+    if is_wanted and clip is not None:
+        note_job(run.evaluation, promote_job(MODEL, version, [clip]), "promote")
+        st.rerun()
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _digest_of(manifest: str, stamp: int) -> str:
+    return Bundle.load(Path(manifest).parent).digest
+
+
+def _digest(run: Run) -> str:
+    if run.bundle is None:
+        return ""
+    manifest = run.bundle / "manifest.json"
+    return _digest_of(str(manifest), manifest.stat().st_mtime_ns)
+
+
+def _watch(job: Job) -> None:
+    if is_moving(job):
+        job_queue().ensure_worker()
+        st.fragment(_show, run_every=2.0)(job.id)
+    else:
+        show_job(job, Pace())
+
+
+def _show(job_id: str) -> None:
+    job = find_job(job_id)
+    if job is None or not is_moving(job):
+        registry_view().refresh()
+        st.rerun()
+        return
+    show_job(job, Pace(None, _last_line(job_queue().log_tail(job_id)) or "Starting"))
+
+
+def _last_line(log: str) -> str:
+    """What the command says of itself now: the last of the lines that its progress bar wrote over each other."""
+    lines = [line.strip() for line in log.replace("\r", "\n").splitlines() if line.strip()]
+    return lines[-1][:80].split("|")[0].strip() if lines else ""
+
+
+def _results(run: Run, promotion: Job | None) -> None:
+    """Draw what is known: figures of both, their clips, and the gates of a promotion."""
+    sides = {"This training": run.evaluation / "candidate"}
+    rival = read_note(run.evaluation / "rival.json").get("title")
+    if rival:
+        sides[str(rival)] = run.evaluation / "champion"
+    reports = {title: [read_note(path) for path in sorted(folder.glob("*.json"))] for title, folder in sides.items()}
+    if any(reports.values()):
+        show_clips(sides)
+        figures_table(reports)
+    version = registry_view().read().by_digest(_digest(run))
+    if version is None or promotion is None or promotion.state is not JobState.DONE:
+        return
+    if decision := read_note(promotion_folder(version) / "decision.json"):
+        show_gates(decision)

@@ -1,0 +1,174 @@
+"""Makes a persona of a look and a signed permission: a folder on the shelf, ready to play at once."""
+
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from ui.session.own_personas import NOTE, ShelfPersona
+from ui.session.workspace import Workspace
+from ui.studio.photo import Look
+from understudy.consent.check import (
+    USES,
+    Consent,
+    ConsentError,
+    ConsentFault,
+    ConsentRecord,
+    hash_files,
+    sign,
+    write_record,
+)
+from understudy.consent.trust_store import TrustStore
+from understudy.jobs.queue import write_json
+
+_THUMBNAIL_PX = 192
+
+
+@dataclass(frozen=True, slots=True)
+class Permission:
+    """What somebody agreed to, as the page took it down.
+
+    Attributes:
+        kind: "self" (the face of who sits here) or "person" (somebody else's).
+        subject: whose face it is: their name.
+        statement: what they agree to.
+        uses: of "train", "live", "record".
+        days: how long it counts.
+        evidence: what stands behind it (`Consent.evidence`); empty while there is nothing.
+        is_agreed: whether the box was ticked.
+    """
+
+    kind: str
+    subject: str
+    statement: str
+    uses: tuple[str, ...]
+    days: int
+    evidence: Mapping[str, Any]
+    is_agreed: bool
+
+    def check(self) -> None:
+        """Refuse to go on without a whole permission.
+
+        Raises:
+            ConsentError: MISSING, with what is missing.
+        """
+        missing = [
+            (self.subject.strip(), "the name of the person whose face it is. Fill it in"),
+            (self.is_agreed, "the box beside the statement ticked. Tick it, if that is what was agreed"),
+            (self.uses, "at least one use that it is for. Choose one"),
+            ("live" in self.uses, "“live” among its uses, or nobody can play it. Choose it"),
+            (
+                self.evidence,
+                "proof of the permission: a signed form, a recorded statement, or the camera check. Add it",
+            ),
+        ]
+        for is_there, what in missing:
+            if not is_there:
+                raise ConsentError(ConsentFault.MISSING, f"A persona of a person must have {what}.")
+
+
+def evidence_of_file(path: Path, name: str) -> dict[str, Any]:
+    """Give what a record keeps of a form or a recorded statement."""
+    return {"method": "file", "name": Path(name).name, "sha256": hash_files([path])[0]}
+
+
+def name_for(title: str, taken: Collection[str]) -> str:
+    """Make an identifier of a title: lower case, digits and dashes, and not one of those taken."""
+    plain = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:40] or "persona"
+    name, number = plain, 2
+    while name in taken:
+        name, number = f"{plain}-{number}", number + 1
+    return name
+
+
+def make_persona(
+    workspace: Workspace, title: str, look: Look, permission: Permission, store: TrustStore, taken: Collection[str] = ()
+) -> ShelfPersona:
+    """Make a persona of a person: write its folder and sign its record.
+
+    Args:
+        workspace: whose persona it is.
+        title: what people read.
+        look: its face.
+        permission: who agreed to what.
+        store: the operator's key signs.
+        taken: names that it may not have, besides those on the shelf.
+
+    Raises:
+        ConsentError: the permission is not whole; nothing is written then.
+        TrustError: the operator's key cannot be used.
+    """
+    permission.check()
+    if not title.strip():
+        raise ConsentError(ConsentFault.MISSING, "A persona must have a name to be picked by. Fill it in.")
+
+    def record(name: str, files: Sequence[Path]) -> ConsentRecord:
+        return sign(_consent(name, permission, files), store.signing_key())
+
+    return shelve(workspace, title, look, record, taken)
+
+
+def shelve(
+    workspace: Workspace,
+    title: str,
+    look: Look,
+    record: Callable[[str, Sequence[Path]], ConsentRecord],
+    taken: Collection[str] = (),
+) -> ShelfPersona:
+    """Put a persona on the shelf, whole or not at all.
+
+    Args:
+        workspace: whose shelf.
+        title: what people read.
+        look: its face.
+        record: gives the signed record of (name, files that show the face).
+        taken: names that it may not have, besides those on the shelf.
+    """
+    workspace.personas.mkdir(mode=0o700, parents=True, exist_ok=True)
+    on_shelf = {path.name for path in workspace.personas.iterdir()}
+    name = name_for(title, {*taken, *on_shelf})
+    folder = workspace.personas / f".making-{secrets.token_hex(4)}"  # takes its name when it is whole
+    folder.mkdir(mode=0o700)
+    try:
+        files = write_look(folder, look)
+        write_record(folder / "consent.json", record(name, files))
+        write_json(folder / NOTE, {"title": title.strip(), "created_s": time.time()})
+        folder.rename(workspace.personas / name)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return ShelfPersona(workspace.personas / name, name, title.strip())
+
+
+def write_look(folder: Path, look: Look) -> tuple[Path, ...]:
+    """Write photo.png, still.png, mesh.npy and thumbnail.jpg; gives those that a record must list."""
+    cv2.imwrite(str(folder / "photo.png"), look.photo)
+    cv2.imwrite(str(folder / "still.png"), look.still.image)
+    np.save(folder / "mesh.npy", look.still.mesh)
+    thumbnail = cv2.resize(look.still.image, (_THUMBNAIL_PX, _THUMBNAIL_PX), interpolation=cv2.INTER_AREA)
+    cv2.imwrite(str(folder / "thumbnail.jpg"), thumbnail, [cv2.IMWRITE_JPEG_QUALITY, 88])
+    return folder / "photo.png", folder / "still.png"
+
+
+def _consent(name: str, permission: Permission, files: Sequence[Path]) -> Consent:
+    now = datetime.now(UTC).replace(microsecond=0)
+    return Consent(
+        persona=name,
+        kind=permission.kind,
+        subject=permission.subject.strip(),
+        statement=permission.statement,
+        uses=tuple(use for use in USES if use in permission.uses),
+        not_before=now,
+        not_after=now + timedelta(days=permission.days),
+        reference=hash_files(files),
+        recipe={},
+        evidence=dict(permission.evidence),
+    )

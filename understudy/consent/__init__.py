@@ -1,0 +1,1 @@
+"""Who agreed to what: records, keys, checks. A command, too."""

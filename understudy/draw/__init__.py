@@ -1,0 +1,1 @@
+"""What is drawn into a picture for people to read."""

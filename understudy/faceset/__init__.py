@@ -1,0 +1,1 @@
+"""The faces of clips and photos, aligned and sorted, on disk."""

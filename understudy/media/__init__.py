@@ -1,0 +1,1 @@
+"""Files that people bring, and the clips that are made of them."""

@@ -1,0 +1,1 @@
+"""How a result says what it is: C2PA, XMP, watermark, label. A command, too."""

@@ -1,0 +1,377 @@
+"""The live swap: detect and track -> align -> predict -> blend, one session per viewer."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from liveframe.errors import LiveframeError, ModelError
+from liveframe.frame import Frame, FrameResult
+from understudy.bundle.bundle import Bundle
+from understudy.draw.mesh_overlay import draw_mesh, tinted
+from understudy.swap.blend import Blender
+from understudy.swap.renderer import CropRenderer, InstantPersona, Player, Role
+from understudy.swap.settings import LEAST_STRENGTH, Chooser, SwapSettings, View
+from understudy.swap.skin_detail import Detail
+from understudy.vision.align import align
+from understudy.vision.detect import FaceDetector
+from understudy.vision.face import AlignedFace, Face
+from understudy.vision.mesh import FaceMesh
+from understudy.vision.track import FaceTracker, TrackSettings
+
+__all__ = ["CropRenderer", "FaceSwapper", "InstantPersona", "SplitSwapSession", "SwapSession", "SwapSettings", "View"]
+
+_LOG = logging.getLogger(__name__)
+
+# A face whose mask covers less of its crop than this has not been replaced.
+_LEAST_COVERAGE = 0.05
+
+
+class FaceSwapper:
+    """A FrameModel that replaces faces. Shared by all viewers; personas are loaded at their first use.
+
+    Args:
+        bundle: the personas; None when `roles` holds all of them.
+        settings: what sessions start with; the bundle's first persona where none is named.
+        threads: cores that one frame's networks use.
+        roles: further personas, or others in place of the bundle's: a remote model, an instant persona.
+        tracking: how faces are followed.
+
+    Raises:
+        ModelError: there is no persona, or the settings name an unknown one.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle | None = None,
+        settings: SwapSettings | None = None,
+        threads: int = 1,
+        roles: Mapping[str, Role] | None = None,
+        tracking: TrackSettings | None = None,
+    ) -> None:
+        self._bundle = bundle
+        self._threads = threads
+        self._tracking = tracking or TrackSettings()
+        self._lock = threading.Lock()
+        self._players = {name: Player(role, self._detail(name)) for name, role in (roles or {}).items()}
+        self._eyes: tuple[FaceDetector, FaceMesh] | None = None
+        shipped = [info.name for info in bundle.personas] if bundle else []
+        self.personas = (*shipped, *(name for name in self._players if name not in shipped))
+        if not self.personas:
+            raise ModelError("A swapper must have a persona, but got neither a bundle nor roles. Give one.")
+        self.settings = self.resolved(settings or SwapSettings())
+
+    def warm_up(self) -> None:
+        """Load the detector, the mesh and the first persona, and run each once.
+
+        Raises:
+            ModelError: one of them cannot run here.
+        """
+        with self._lock:
+            if self._eyes is None:
+                self._eyes = _open_eyes(self._threads)
+        self.load(_names(self.settings))
+
+    def open_session(self) -> "SwapSession":
+        """Start one viewer's stream; a split one where a persona is far away.
+
+        Raises:
+            ModelError: `warm_up` has not run.
+        """
+        if self._eyes is None:
+            raise ModelError("A swapper must be warm before it opens a session, but is cold. Call warm_up first.")
+        is_split = any(player.is_far for player in self._players.values())
+        kind = SplitSwapSession if is_split else SwapSession
+        return kind(self, FaceTracker(*self._eyes, self._tracking), self.settings)
+
+    def with_role(self, name: str, role: Role) -> "FaceSwapper":
+        """Give another swapper that knows one more persona (or another one of that name), sharing all networks."""
+        roles = {key: player.role for key, player in self._players.items()} | {name: role}
+        other = FaceSwapper(self._bundle, self.settings, self._threads, roles, self._tracking)
+        other._eyes = self._eyes
+        return other
+
+    def resolved(self, settings: SwapSettings) -> SwapSettings:
+        """Fill in the first persona where none is named.
+
+        Raises:
+            ModelError: the settings name an unknown persona.
+        """
+        named = settings if settings.persona else replace(settings, persona=self.personas[0])
+        unknown = sorted(set(_names(named)) - set(self.personas))
+        if unknown:
+            raise ModelError(
+                f"The persona must be one of {', '.join(self.personas)}, but got {', '.join(unknown)}. Pick one."
+            )
+        return named
+
+    def is_loaded(self, names: Iterable[str]) -> bool:
+        """Whether these personas can play at once."""
+        return all(name in self._players for name in names)
+
+    def load(self, names: Iterable[str]) -> None:
+        """Load personas and run each once; takes 10 to 300 ms each, nothing for those loaded.
+
+        Raises:
+            ModelError: one of them cannot run here.
+        """
+        for name in names:
+            if name in self._players or self._bundle is None:
+                continue
+            role = self._bundle.swap_model(name, self._threads)
+            role.predict(np.zeros((1, *role.spec.input_shape), np.uint8))
+            with self._lock:
+                self._players.setdefault(name, Player(role, self._detail(name)))
+
+    def _detail(self, name: str) -> Detail | None:
+        """The fine structure of one of the bundle's personas that learned from pairs; None of all others.
+
+        Only pairs lie on the driver's mesh: the classic recipe and other people's models paint eyes and brows of
+        their own, in places of their own.
+        """
+        bundle = self._bundle
+        if bundle is None or name not in [info.name for info in bundle.personas]:
+            return None
+        return Detail(bundle.still(name)) if bundle.manifest.training.get("recipe") == "paired" else None
+
+    def player(self, name: str) -> Player:
+        """A loaded persona."""
+        return self._players[name]
+
+
+class SwapSession:
+    """One viewer's stream. `process` and `close` as FrameSession says; `apply` from any thread.
+
+    The result is complete when every chosen face was replaced. A face that was seen but could not be
+    fitted, or was lost a moment ago, counts as found: the gate then covers the frame.
+    """
+
+    def __init__(self, model: FaceSwapper, tracker: FaceTracker, settings: SwapSettings) -> None:
+        self._model = model
+        self._tracker = tracker
+        self._chooser = Chooser()
+        self._blender = Blender()
+        self._lock = threading.Lock()
+        self._settings = self._wanted = settings
+        self._loader: threading.Thread | None = None
+        self._trouble = ""
+        self._faces: tuple[Face, ...] = ()
+        self._has_begun = self._is_closed = False
+
+    @property
+    def settings(self) -> SwapSettings:
+        """What the next frame is made with; the persona is the old one while a new one loads."""
+        return self._settings
+
+    @property
+    def personas(self) -> tuple[str, ...]:
+        """Names of all who can play."""
+        return self._model.personas
+
+    @property
+    def faces(self) -> tuple[Face, ...]:
+        """The faces of the newest frame, chosen or not, largest first; any thread may ask."""
+        return self._faces
+
+    def apply(self, settings: SwapSettings) -> None:
+        """Change settings from the next frame on. Any thread.
+
+        A persona that is not loaded yet is loaded first: before the stream's first frame while the caller waits,
+        later in a thread of the session's, and the old one plays until then.
+
+        Raises:
+            ModelError: the persona is unknown, or cannot be loaded and the stream has not begun. The old
+                settings stay.
+        """
+        wanted = self._model.resolved(settings)
+        if not self._has_begun:
+            self._model.load(_names(wanted))
+        with self._lock:
+            self._wanted, self._trouble = wanted, ""
+            if self._model.is_loaded(_names(wanted)):
+                self._settings = wanted
+                return
+            self._settings = replace(wanted, persona=self._settings.persona, cast=self._settings.cast)
+            if self._loader is None and not self._is_closed:
+                self._loader = threading.Thread(target=self._load_wanted, name="understudy-persona", daemon=True)
+                self._loader.start()
+
+    def process(self, frame: Frame) -> FrameResult:
+        """Replace the chosen faces of a frame.
+
+        Raises:
+            ModelError: a persona failed; or the session is closed.
+        """
+        return self._begun(frame)()
+
+    def close(self) -> None:
+        """End the stream; waits for a persona that is loading, half a second at most."""
+        with self._lock:
+            self._is_closed = True
+            loader = self._loader
+        if loader is not None and loader is not threading.current_thread():
+            loader.join(0.5)
+
+    def _begun(self, frame: Frame) -> Callable[[], FrameResult]:
+        """Find and cut out the faces and start the personas; the callable waits for them and blends.
+
+        The first half owns the tracker and the chooser, the second the blender: halves of different frames may
+        overlap, two of the same kind may not.
+        """
+        if self._is_closed:
+            raise ModelError("A session must be open to process a frame, but is closed. Open another one.")
+        self._has_begun = True
+        settings = self._settings
+        faces = self._tracker.update(frame.image, frame.captured_s)
+        self._faces = tuple(faces)
+        stages_ms = dict(self._tracker.stages_ms)
+        lap = _Laps(stages_ms)
+        chosen = self._chooser.choose(faces, settings.faces)
+        parts = self._aligned(frame.image, [face for face in chosen if face.mesh is not None], settings)
+        lap("warp")
+        players = [self._model.player(name) for name in parts]
+        plays = [(player, part, player.start(part)) for player, part in zip(players, parts.values(), strict=True)]
+
+        def finish() -> FrameResult:
+            swaps = [
+                _Painted(name, face, swap, player)
+                for name, (player, part, answer) in zip(parts, plays, strict=True)
+                for face, swap in zip(part, answer(), strict=True)
+            ]
+            lap("network")
+            image, painted = self._blended(frame.image, swaps, settings)
+            lap("blend")
+            note = self._trouble or _note(len(chosen), len(painted), settings)
+            names, is_mixed = tuple(dict.fromkeys(painted)), settings.strength < LEAST_STRENGTH
+            regions = None if settings.faces == "all" else tuple(face.box for face in chosen)
+            counts = (len(chosen), len(painted))
+            return FrameResult(image, frame.index, *counts, stages_ms, note, names, is_mixed, regions)
+
+        return finish
+
+    def _blended(
+        self, image: NDArray[np.uint8], swaps: Sequence["_Painted"], settings: SwapSettings
+    ) -> tuple[NDArray[np.uint8], list[str]]:
+        """Give a new image with the swaps in it, and for each face that they replaced the persona's name."""
+        out, blend = image.copy(), settings.blend()
+        if settings.view == View.MASK:
+            blend = replace(blend, colour_match=0.0)
+        painted: list[str] = []
+        # Nearer faces are larger, and cover those behind them.
+        for each in sorted(swaps, key=lambda painted: -_zoom(painted.face)):
+            how = blend if each.player.is_aligned else replace(blend, own_eyes=False)
+            is_mask = settings.view == View.MASK
+            shown, detail = (tinted(each.swap), None) if is_mask else (each.swap, each.player.detail)
+            coverage = self._blender.blend(out, each.face, shown, how, detail)
+            if coverage >= _LEAST_COVERAGE and settings.strength > 0:
+                painted.append(each.name)
+            if settings.view == View.MESH:
+                draw_mesh(out, each.face.face)
+        return out, painted
+
+    def _aligned(
+        self, image: NDArray[np.uint8], faces: Sequence[Face], settings: SwapSettings
+    ) -> dict[str, list[AlignedFace]]:
+        """Cut the faces out, by persona: each persona takes its own size, and all its faces in one batch."""
+        parts: dict[str, list[AlignedFace]] = {}
+        for face in faces:
+            name = settings.persona_of(face)
+            parts.setdefault(name, []).append(align(image, face, self._model.player(name).input_size))
+        return parts
+
+    def _load_wanted(self) -> None:
+        """Load what is wanted, until nothing newer is; runs in the session's own thread."""
+        while True:
+            with self._lock:
+                wanted = self._wanted
+            trouble = ""
+            try:
+                self._model.load(_names(wanted))
+            except Exception as error:  # a file that is gone, a runtime that fails: later choices must still load
+                _LOG.warning("The persona %s could not be loaded.", wanted.persona, exc_info=error)
+                trouble = f"{_sentence(error)} The persona before it plays on."
+            with self._lock:
+                if self._wanted is not wanted and not self._is_closed:
+                    continue
+                self._loader = None
+                self._trouble = trouble
+                if not trouble:
+                    self._settings = wanted
+                return
+
+
+class SplitSwapSession(SwapSession):
+    """A SwapSession for personas far away: several frames may be on their way (a SplitSession)."""
+
+    def begin(self, frame: Frame) -> Callable[[], FrameResult]:
+        """Do the first half and send the crops off; the callable waits for the answer and gives the result.
+
+        Raises:
+            ModelError: the session is closed.
+        """
+        return self._begun(frame)
+
+
+class _Painted(NamedTuple):
+    """Who plays a face, the face, what was painted (uint8 [R, R, 4], BGR and mask), and by what."""
+
+    name: str
+    face: AlignedFace
+    swap: NDArray[np.uint8]
+    player: Player
+
+
+class _Laps:
+    """Notes the milliseconds since the last lap."""
+
+    def __init__(self, stages_ms: dict[str, float]) -> None:
+        self._stages_ms = stages_ms
+        self._last_s = time.perf_counter()
+
+    def __call__(self, stage: str) -> None:
+        now_s = time.perf_counter()
+        self._stages_ms[stage] = (now_s - self._last_s) * 1e3
+        self._last_s = now_s
+
+
+def _open_eyes(threads: int) -> tuple[FaceDetector, FaceMesh]:
+    """Load the detector and the mesh and run each once, on a grey picture."""
+    try:
+        detector, mesh = FaceDetector(threads), FaceMesh(threads)
+        grey = np.full((480, 640, 3), 128, np.uint8)
+        detector.detect(grey)
+        mesh.fit(grey, Face(np.array([200, 100, 440, 380], np.float32), 1.0, np.full((5, 2), 240, np.float32)))
+    except Exception as error:  # the runtimes' errors share no base class
+        raise ModelError(f"The face models cannot run here: {error}. Run `uv sync` and try again.") from error
+    return detector, mesh
+
+
+def _sentence(error: Exception) -> str:
+    """What a persona's loader raised, as a sentence with a remedy."""
+    if isinstance(error, LiveframeError):
+        return str(error)
+    return f"The persona could not be loaded ({type(error).__name__}: {error}). Pick another one, or restart the app."
+
+
+def _names(settings: SwapSettings) -> list[str]:
+    return [settings.persona, *settings.cast.values()]
+
+
+def _zoom(face: AlignedFace) -> float:
+    """How large the face is made to fit its crop: large for small faces."""
+    return float(np.hypot(face.frame_to_crop[0, 0], face.frame_to_crop[1, 0])) / face.crop.shape[0]
+
+
+def _note(found: int, done: int, settings: SwapSettings) -> str:
+    if found == 0:
+        return "No face is in sight."
+    if settings.strength <= 0:
+        return "At strength 0 nothing is replaced. Raise it, or show your own camera."
+    if settings.strength < LEAST_STRENGTH and done >= found:
+        return "Mixed with your own face: at this strength you may be recognised. Raise it."
+    return "" if done >= found else "Not every face could be replaced."

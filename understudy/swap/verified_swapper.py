@@ -1,0 +1,116 @@
+"""A persona ready to perform outside the app: bundle verified, consent checked, networks and marks at hand."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from liveframe.gate import Paint
+from understudy.bundle.bundle import Bundle
+from understudy.consent.persona import Persona
+from understudy.consent.trust_store import TrustStore
+from understudy.provenance.c2pa import Claim, Provenance
+from understudy.provenance.disclosure import Disclosure, read_disclosure
+from understudy.provenance.watermark import payload_of
+from understudy.swap.renderer import InstantPersona, Role
+from understudy.swap.swapper import FaceSwapper, SwapSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Performer:
+    """Who performs, and by what.
+
+    Attributes:
+        bundle: verified.
+        persona: with its consent record.
+        swapper: plays the persona; cold.
+        use: what consent was checked for: "live" or "record".
+        store: the operator's keys and revocations.
+    """
+
+    bundle: Bundle
+    persona: Persona
+    swapper: FaceSwapper
+    use: str
+    store: TrustStore
+
+    @classmethod
+    def engage(
+        cls,
+        bundle: Path,
+        settings: SwapSettings,
+        use: str,
+        store: TrustStore,
+        threads: int = 1,
+        look: Path | None = None,
+    ) -> "Performer":
+        """Open a bundle and check that its persona may be put to a use.
+
+        Args:
+            bundle: directory or .zip.
+            settings: name the persona, or nobody: the bundle's first.
+            use: "live" or "record".
+            store: the operator's.
+            threads: cores that one frame's networks use.
+            look: folder of a persona that has no network yet, as the Studio makes it (still.png, mesh.npy,
+                consent.json): its still plays, and takes the folder's name where the settings name nobody.
+
+        Raises:
+            BundleError: damaged, or without such a persona.
+            ConsentError: the persona may not be put to this use.
+            ModelError: the look is not there.
+            TrustError: the operator's keys cannot be read.
+        """
+        opened, roles = Bundle.load(bundle), dict[str, Role]()
+        if look is None:
+            info = opened.persona(settings.persona) if settings.persona else opened.personas[0]
+            persona = Persona.load(info.name, info.title, info.still, info.consent)
+        else:
+            name = settings.persona or look.name
+            persona = Persona.load(name, name.title(), look / "still.png", look / "consent.json")
+            settings, roles = replace(settings, persona=name), {name: InstantPersona.open(look)}
+        performer = cls(opened, persona, FaceSwapper(opened, settings, threads, roles), use, store)
+        performer.check_consent()
+        return performer
+
+    def check_consent(self) -> str:
+        """Ask whether the persona may be put to the use now; gives the record's digest.
+
+        Raises:
+            ConsentError: it may not.
+            TrustError: the operator's keys cannot be read.
+        """
+        return self.persona.check(self.use, self.store.read())
+
+    @property
+    def disclosure(self) -> Disclosure:
+        """Which marks the operator has left on: all, unless their file says otherwise.
+
+        Raises:
+            DisclosureError: their file cannot be followed.
+        """
+        return read_disclosure(self.store.folder)
+
+    def paints(self) -> tuple[Paint, ...]:
+        """What marks every picture: the watermark, then the label on top of it."""
+        return self.disclosure.paints(self.bundle.digest)
+
+    def sealer(self, provenance: Provenance) -> Callable[[Path], None]:
+        """Give what asks for consent once more and then signs a finished recording, in place, before it is published.
+
+        It raises ConsentError where consent expired or was revoked in the meantime, and ProvenanceError where the
+        file cannot be signed. Where the operator's file says so (`disclosure`), it asks, but does not sign.
+        """
+        disclosure = self.disclosure
+
+        def seal(path: Path) -> None:
+            claim = Claim(
+                persona=self.persona.name,
+                model_version=self.bundle.manifest.version,
+                model_digest=self.bundle.digest,
+                consent_digest=self.check_consent(),
+                watermark_payload=payload_of(self.bundle.digest) if disclosure.has_watermark else None,
+            )
+            if disclosure.is_signed:
+                provenance.sign_file(path, claim)
+
+        return seal
