@@ -61,9 +61,9 @@ class Loading:
         self._thread.join(max(0.0, timeout_s))
         return not self.is_alive()
 
-    def settle(self, error: BaseException | None = None) -> None:
+    def resolve(self, error: BaseException | None = None) -> None:
         """Tell whoever waits on the future. Safe to call twice: the first word counts."""
-        settle(self.future, error)
+        resolve(self.future, error)
 
     def _run(self) -> None:
         try:
@@ -87,7 +87,7 @@ class Loading:
             close_session(session)
 
 
-def settle(future: Future[None], error: BaseException | None = None) -> None:
+def resolve(future: Future[None], error: BaseException | None = None) -> None:
     """Tell whoever waits on a future. Safe to call twice: the first word counts."""
     with contextlib.suppress(Exception):
         if error is None:

@@ -12,12 +12,12 @@ from liveframe.cover import CoverStyle
 from liveframe.errors import ModelError
 from liveframe.frame import Frame, FrameResult, Image
 from liveframe.gate import Gate, Paint, Shown, ShownState
-from liveframe.loading import Configure, Loading, as_model_error, settle, trial_frame
+from liveframe.loading import Configure, Loading, as_model_error, resolve, trial_frame
 from liveframe.model import FrameModel, FrameSession
 from liveframe.policy import PipelinePolicy
 from liveframe.sentinel import Inspect, Sentinel
 from liveframe.stats import Meter, Phase, PipelineStats, Rate
-from liveframe.turnstile import Turnstile
+from liveframe.turnstile import OrderedExit
 from liveframe.worker import Ticket, Worker, close_session
 
 Tap = Callable[[Shown], None]
@@ -48,7 +48,7 @@ class FramePipeline:
         model: FrameModel,
         policy: PipelinePolicy | None = None,
         *,
-        finish: Sequence[Paint] = (),
+        overlays: Sequence[Paint] = (),
         configure: Configure | None = None,
         inspect: Inspect | None = None,
     ) -> None:
@@ -57,7 +57,7 @@ class FramePipeline:
         Args:
             model: the model to relay through.
             policy: limits; the defaults suit live video.
-            finish: paints on everything that leaves (label, watermark), but for a pass-through.
+            overlays: painted on everything that leaves (label, watermark), but for a pass-through.
             configure: gives every new session the viewer's settings; see `configure`.
             inspect: a slow look for the filmed face in what is shown; what it sees is covered. None: nobody looks.
         """
@@ -67,7 +67,7 @@ class FramePipeline:
         self._gate = Gate(self._policy.gate, finish, watch=watch)
         self._meter = Meter()
         self._rate_in, self._rate_out = Rate(), Rate()
-        self._turns = Turnstile()
+        self._turns = OrderedExit()
         self._lock = threading.RLock()
         self._configure: Configure = configure or _leave_as_is
         self._tap: Tap | None = None
@@ -79,7 +79,7 @@ class FramePipeline:
         self._last_frame: Frame | None = None
         self._last_shown: Shown | None = None
         self._retry_s = 0.0
-        self._drops = self._late = self._promotions = 0
+        self._drops = self._late = self._model_swaps = 0
         self._is_closed = False
         with self._lock:
             self._load(model, trial=None)
@@ -87,7 +87,7 @@ class FramePipeline:
     # ------------------------------------------------------------------ the live path
 
     def process(self, image: Image, captured_s: float | None = None) -> Shown:
-        """Give what may be shown for a camera frame; returns by the frame's deadline.
+        """Return what may be shown for a camera frame; returns by the frame's deadline.
 
         Args:
             image: uint8 [H, W, 3], BGR. The pipeline keeps no copy: do not write to it again.
@@ -145,9 +145,9 @@ class FramePipeline:
             worker = self._worker
         if worker is None:
             return None, self._why_no_worker()
-        if not self._gate.wants_results():
+        if not self._gate.should_infer():
             return None, "The model failed repeatedly and is left in peace for a moment."
-        drops = sum(displaced.settle(None) for displaced in worker.submit(ticket))
+        drops = sum(displaced.resolve(None) for displaced in worker.submit(ticket))
         if drops:
             with self._lock:
                 self._drops += drops
@@ -190,7 +190,7 @@ class FramePipeline:
         """Take a worker's answer. Runs on the worker's thread."""
         if error is not None:
             self._gate.fail(error)
-        if not ticket.settle(result) and error is None:
+        if not ticket.resolve(result) and error is None:
             with self._lock:
                 self._late += 1
 
@@ -223,7 +223,7 @@ class FramePipeline:
         """Give up the model that waits for room, if any. The caller holds the lock."""
         wanted, self._wanted = self._wanted, None
         if wanted is not None:
-            settle(wanted[1], ModelError(sentence))
+            resolve(wanted[1], ModelError(sentence))
 
     def _load_wanted(self, ended: Loading | None = None) -> None:
         """Bring up the model that waits, once there is room. The caller holds the lock.
@@ -280,19 +280,19 @@ class FramePipeline:
         if error is not None:
             if is_current:
                 self._gate.note_error(error)
-            loading.settle(as_model_error(error))
+            loading.resolve(as_model_error(error))
         elif is_current:
-            loading.settle()
+            loading.resolve()
         elif session is not None:
             close_session(session)
-            loading.settle(ModelError("The pipeline closed, or another model was asked for."))
+            loading.resolve(ModelError("The pipeline closed, or another model was asked for."))
 
     def _install(self, model: FrameModel, session: FrameSession) -> None:
         """Switch to a new session between two frames. The caller holds the lock."""
         old = self._worker
         self._worker = Worker(session, self._report, self._policy.in_flight)
         if model is not self._model:
-            self._promotions += 1
+            self._model_swaps += 1
             self._gate.breaker.reset()
         self._model = model
         if old is not None:
@@ -303,7 +303,7 @@ class FramePipeline:
     def _mend(self) -> None:
         """Leave behind what hangs, and start what is missing. The caller holds the lock."""
         worker, loading = self._worker, self._loading
-        if worker is not None and worker.busy_s() > self._policy.hang_s:
+        if worker is not None and worker.oldest_age_s() > self._policy.hang_s:
             self._leave_behind(worker)
             self._gate.note_error(ModelError(_STUCK))
         if loading is not None and self._is_stuck(loading):
@@ -317,14 +317,14 @@ class FramePipeline:
         """Wait no longer for a worker. The caller holds the lock."""
         self._worker = None
         for waiting in worker.retire():
-            waiting.settle(None)
+            waiting.resolve(None)
         self._abandoned.append(worker)
 
     def _abandon_loading(self, sentence: str) -> None:
         loading, self._loading = self._loading, None
         if loading is not None:
             self._abandoned.append(loading)
-            loading.settle(ModelError(sentence))
+            loading.resolve(ModelError(sentence))
 
     def _hung(self) -> list[Worker | Loading]:
         """What was left behind and still runs. The caller holds the lock."""
@@ -389,7 +389,7 @@ class FramePipeline:
                 errors=errors,
                 breaker_opens=self._gate.breaker.opened,
                 abandoned=len(self._hung()),
-                promotions=self._promotions,
+                model_swaps=self._model_swaps,
                 stages=stages,
                 note=shown.note if shown is not None else _LOADING,
                 last_error=last_error,

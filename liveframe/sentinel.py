@@ -53,7 +53,7 @@ class Sentinel:
         self._thread: threading.Thread | None = None
 
     def watch(self, frame: Frame, image: Image, result: FrameResult) -> str:
-        """Give why this answer must be covered, as far as is known by now (a `Watch`). Never waits for a look.
+        """Return why this answer must be covered, as far as is known by now (a `Watch`). Never waits for a look.
 
         Where the viewer chose a mix of both faces, there is nothing to look for.
         """
@@ -107,7 +107,7 @@ class PacedSentinel:
         self._suspicion = ""
 
     def watch(self, frame: Frame, image: Image, result: FrameResult) -> str:
-        """Look where it is time to; gives why this answer must be covered, or "" (a `Watch`)."""
+        """Look where it is time to; returns why this answer must be covered, or "" (a `Watch`)."""
         self._since += 1
         if result.is_mixed:
             return ""

@@ -12,7 +12,7 @@ PACKAGES = ("liveframe", "understudy", "training", "serving", "pipelines")
 
 
 def code_digest(modules: Sequence[str], root: Path = ROOT) -> str:
-    """Give the SHA-256 of modules, of all that they import (at any depth, in functions too), and of uv.lock.
+    """Return the SHA-256 of modules, of all that they import (at any depth, in functions too), and of uv.lock.
 
     Data that lies in the modules' folders (a mean mesh, release keys, gates) is part of the code.
 
@@ -30,14 +30,14 @@ def code_digest(modules: Sequence[str], root: Path = ROOT) -> str:
 
 
 def _data_beside(files: Iterable[Path]) -> set[Path]:
-    """Give the files that packages ship in these modules' folders and that are no code."""
+    """Return the files that packages ship in these modules' folders and that are no code."""
     folders = {path.parent for path in files}
     inside = (path for folder in folders for path in folder.iterdir())
     return {path for path in inside if path.is_file() and path.suffix not in (".py", ".pyc") and path.name[0] != "."}
 
 
 def reachable(modules: Sequence[str], root: Path = ROOT) -> set[Path]:
-    """Give the files of modules and of all that they import from this repository.
+    """Return the files of modules and of all that they import from this repository.
 
     Raises:
         FileNotFoundError: there is no such module.
@@ -64,7 +64,7 @@ def _imported(tree: ast.Module) -> Iterator[str]:
 
 
 def _file(module: str, root: Path) -> Path | None:
-    """Give a module's file, or None where it is none of ours."""
+    """Return a module's file, or None where it is none of ours."""
     if module.split(".")[0] not in PACKAGES:
         return None
     path = root.joinpath(*module.split("."))

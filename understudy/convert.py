@@ -20,7 +20,7 @@ from understudy.bundle.bundle import default_bundle
 from understudy.consent.trust_store import TrustStore, trust_folder
 from understudy.jobs.queue import write_json
 from understudy.jobs.stop_requests import stop_requests
-from understudy.media.clip_gate import OnMiss, OnNoFace, ScreenPolicy
+from understudy.media.clip_gate import OnMissedFace, OnNoFace, ScreenPolicy
 from understudy.media.conversion import (
     Conversion,
     ConvertError,
@@ -30,7 +30,7 @@ from understudy.media.conversion import (
     convert,
 )
 from understudy.media.segment import CONTAINERS
-from understudy.swap.blend import DETAIL
+from understudy.swap.blend import SKIN_DETAIL
 
 __all__ = ["Conversion", "ConvertError", "ConvertReport", "ConvertStopped", "Progress", "convert", "main"]
 
@@ -66,19 +66,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("target", metavar="OUT", type=Path, help=f"the result: {', '.join(CONTAINERS)}")
     parser.add_argument("--persona", default="", metavar="NAME", help="who plays (default: the bundle's first)")
     parser.add_argument("--bundle", type=Path, default=default_bundle(), help="a bundle's directory or .zip")
-    look = "a persona made of one photo, as the Studio keeps it (still.png, mesh.npy, consent.json); its still plays"
-    parser.add_argument("--look", type=Path, metavar="FOLDER", help=look)
+    photo_persona = (
+        "a persona made of one photo, as the Studio keeps it (still.png, mesh.npy, consent.json); its still plays"
+    )
+    parser.add_argument("--photo-persona", type=Path, metavar="FOLDER", help=photo_persona)
     parser.add_argument("--faces", choices=("all", "largest"), default="all", help="whose faces are swapped")
     parser.add_argument("--strength", type=float, default=1.0, help="0 to 1: how much of the persona")
     parser.add_argument("--colour-match", type=float, default=1.0, help="0 to 1: how much of the scene's light")
-    parser.add_argument("--detail", type=float, default=DETAIL, help="0 to 2: fine structure of the still")
+    parser.add_argument("--skin-detail", type=float, default=SKIN_DETAIL, help="0 to 2: fine structure of the still")
     eyes = "show the actor's own eyes and teeth, not what the network paints there (default: yes)"
     parser.add_argument("--own-eyes", action=argparse.BooleanOptionalAction, default=True, help=eyes)
     parser.add_argument(
         "--on-miss",
-        type=OnMiss,
-        choices=list(OnMiss),
-        default=OnMiss.COVER,
+        type=OnMissedFace,
+        choices=list(OnMissedFace),
+        default=OnMissedFace.COVER,
         help="a frame whose face was seen but not swapped is covered, replaced by the last one for up to half a "
         "second, or kept as it is (default cover)",
     )
@@ -111,7 +113,7 @@ def _run_command(options: argparse.Namespace, environment: Mapping[str, str]) ->
     from understudy.provenance.c2pa import provenance_from
     from understudy.swap.raw_face import RawFaceInspector
     from understudy.swap.swapper import SwapSettings
-    from understudy.swap.verified_swapper import Performer
+    from understudy.swap.verified_swapper import VerifiedSwapper
 
     settings = SwapSettings(
         persona=options.persona,
@@ -119,22 +121,24 @@ def _run_command(options: argparse.Namespace, environment: Mapping[str, str]) ->
         strength=options.strength,
         colour_match=options.colour_match,
         own_eyes=options.own_eyes,
-        detail=options.detail,
+        skin_detail=options.skin_detail,
     )
     store = TrustStore(trust_folder(environment))
-    performer = Performer.engage(options.bundle, settings, "record", store, options.threads, options.look)
+    verified = VerifiedSwapper.open(options.bundle, settings, "record", store, options.threads, options.photo_persona)
     conversion = Conversion(
         source=options.source,
         target=options.target,
         policy=ScreenPolicy(options.on_miss, options.no_face, options.cover),
-        paints=performer.paints(),
-        seal=performer.sealer(provenance_from(environment)),
+        overlays=verified.overlays(),
+        seal=verified.sealer(provenance_from(environment)),
         is_face_suspected=_suspects_faces() if options.no_face is OnNoFace.KEEP else None,
         inspect=RawFaceInspector(),
-        identity={
-            "bundle": performer.bundle.digest,
-            "settings": performer.swapper.settings,
-            **({"look": performer.check_consent()} if options.look else {}),  # whose record holds the still's hash
+        fingerprint={
+            "bundle": verified.bundle.digest,
+            "settings": verified.swapper.settings,
+            **(
+                {"photo_persona": verified.check_consent()} if options.photo_persona else {}
+            ),  # whose record holds the still's hash
         },
         is_overwriting=options.overwrite,
     )
@@ -147,11 +151,11 @@ def _run_command(options: argparse.Namespace, environment: Mapping[str, str]) ->
             bar.update(progress.frames - bar.n)
             write(progress)
 
-        return convert(conversion, performer.swapper, tell, should_stop)
+        return convert(conversion, verified.swapper, tell, should_stop)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; gives its exit status: 1 when it fails, `STOPPED` when it was asked to stop."""
+    """Run the command; returns its exit status: 1 when it fails, `STOPPED` when it was asked to stop."""
     options = _parser().parse_args(arguments)
     try:
         report = _run_command(options, os.environ)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from benchmarks.harness.waiting import wait_until
-from ui.session.consent_timer import PermitTimer
+from ui.session.consent_timer import ConsentTimer
 
 
 class Asked:
@@ -17,7 +17,7 @@ class Asked:
         self.asked = 0
         self.covers: list[str] = []
 
-    def check_permits(self) -> str:
+    def check_consent(self) -> str:
         self.asked += 1
         if self.error is not None:
             raise self.error
@@ -33,14 +33,14 @@ def viewers() -> list[Asked]:
 
 
 @pytest.fixture
-def timer(viewers: list[Asked]) -> Iterator[PermitTimer]:
-    timer = PermitTimer(lambda: viewers, every_s=0.01)
+def timer(viewers: list[Asked]) -> Iterator[ConsentTimer]:
+    timer = ConsentTimer(lambda: viewers, every_s=0.01)
     yield timer
     timer.close()
 
 
 def test_viewer_whose_check_fails_is_covered_and_the_others_are_asked_on(
-    timer: PermitTimer, viewers: list[Asked], caplog: pytest.LogCaptureFixture
+    timer: ConsentTimer, viewers: list[Asked], caplog: pytest.LogCaptureFixture
 ) -> None:
     wait_until(lambda: viewers[0].asked >= 3 and viewers[1].asked >= 3)
     assert viewers[0].covers and not viewers[1].covers
@@ -58,6 +58,6 @@ def test_timer_survives_when_the_viewers_cannot_be_listed() -> None:
         asked.set()
         return []
 
-    timer = PermitTimer(viewers, every_s=0.01)
+    timer = ConsentTimer(viewers, every_s=0.01)
     assert asked.wait(10)
     timer.close()

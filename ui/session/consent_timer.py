@@ -15,7 +15,7 @@ CHECK_EVERY_S = 10.0
 _LOG = logging.getLogger(__name__)
 
 
-class Permits:
+class ConsentChecker:
     """Asks a persona's consent record, with the operator's keys and revocations as they are on disk. Thread-safe.
 
     Args:
@@ -26,7 +26,7 @@ class Permits:
         self._store = store
 
     def digest(self, info: PersonaInfo, use: str) -> str:
-        """Give the digest of the record that covers a use now; takes some milliseconds.
+        """Return the digest of the record that covers a use now; takes some milliseconds.
 
         Args:
             info: the persona and its files.
@@ -52,19 +52,19 @@ class Permits:
 
 
 class Guarded(Protocol):
-    """Somebody whose permits are asked for again and again."""
+    """Somebody whose consent are asked for again and again."""
 
-    def check_permits(self) -> str:
-        """Ask now, and cover everything where they are refused; gives the reason."""
+    def check_consent(self) -> str:
+        """Ask now, and cover everything where they are refused; returns the reason."""
         ...
 
     def cover(self, sentence: str) -> None:
-        """Cover everything and say why, until permits are asked for again."""
+        """Cover everything and say why, until consent are asked for again."""
         ...
 
 
-class PermitTimer:
-    """Asks for every viewer's permits, from a thread of its own, until closed.
+class ConsentTimer:
+    """Asks for every viewer's consent, from a thread of its own, until closed.
 
     Args:
         viewers: who is there now.
@@ -95,7 +95,7 @@ class PermitTimer:
     def _ask(viewer: Guarded) -> None:
         """Ask one viewer, and cover them where that fails."""
         try:
-            viewer.check_permits()
+            viewer.check_consent()
         except Exception:
             _LOG.exception("A viewer's consent could not be checked, so they are covered.")
             viewer.cover("Consent could not be checked, so the picture is covered. Look into the app's log.")

@@ -16,8 +16,8 @@ from liveframe.model import FrameModel
 from liveframe.sentinel import Inspect
 from understudy.jobs.lock import exclusive
 from understudy.media.clip import read_frames
-from understudy.media.clip_gate import FrameFate, Screener, ScreenPolicy
-from understudy.media.resume import PartialClip, Tally, fingerprint
+from understudy.media.clip_gate import ClipGate, FrameOutcome, ScreenPolicy
+from understudy.media.resume import FrameCounts, PartialClip, fingerprint
 from understudy.media.segment import CONTAINERS, ClipFormat, SegmentWriter, clip_format, even, join, publish
 
 SEGMENT_FRAMES = 250
@@ -46,7 +46,7 @@ class Progress:
 
     frames: int
     total: int
-    tally: Tally
+    tally: FrameCounts
     eta_s: float | None
     phase: str
 
@@ -63,7 +63,7 @@ class ConvertReport:
     """
 
     target: Path
-    tally: Tally
+    tally: FrameCounts
     resumed_frames: int
     seconds: float
 
@@ -76,11 +76,11 @@ class Conversion:
         source: a clip.
         target: the result, .mp4, .m4v or .mov.
         policy: what becomes of frames without a swap.
-        paints: put on every picture: label, watermark.
+        overlays: put on every picture: label, watermark.
         seal: signs the finished file in place, before it is published.
         is_face_suspected: a second look at frames that would be kept for want of a face.
         inspect: a slow look, at every so-many-th frame, for the filmed face in what was swapped.
-        identity: whatever else decides how frames look (bundle, persona, settings): work of an earlier run is taken
+        fingerprint: whatever else decides how frames look (bundle, persona, settings): work of an earlier run is taken
             up only where it is the same.
         segment_frames: at most so many frames are lost when the process dies.
         is_overwriting: whether an existing target may be replaced.
@@ -89,11 +89,11 @@ class Conversion:
     source: Path
     target: Path
     policy: ScreenPolicy = field(default_factory=ScreenPolicy)
-    paints: Sequence[Paint] = ()
+    overlays: Sequence[Paint] = ()
     seal: Callable[[Path], None] | None = None
     is_face_suspected: Callable[[Image], bool] | None = None
     inspect: Inspect | None = None
-    identity: Mapping[str, object] = field(default_factory=dict[str, object])
+    fingerprint: Mapping[str, object] = field(default_factory=dict[str, object])
     segment_frames: int = SEGMENT_FRAMES
     is_overwriting: bool = False
 
@@ -132,7 +132,7 @@ def convert(
     started_s = time.monotonic()
     _check(conversion)
     timing = clip_format(conversion.source)
-    settings = {**conversion.identity, "policy": conversion.policy, "segment_frames": conversion.segment_frames}
+    settings = {**conversion.fingerprint, "policy": conversion.policy, "segment_frames": conversion.segment_frames}
     lock = conversion.target.with_name(conversion.target.name + ".lock")
     with exclusive(lock, f"The result '{conversion.target.name}'"):
         partial = PartialClip(conversion.target, fingerprint(conversion.source, settings))
@@ -180,25 +180,25 @@ class _Run:
         """Write the segments that are missing."""
         model.warm_up()
         conversion = self._conversion
-        screener = Screener(
+        clip_gate = ClipGate(
             model.open_session(),
             conversion.policy,
-            conversion.paints,
+            conversion.overlays,
             conversion.is_face_suspected,
             conversion.inspect,
         )
         self._started_s = time.monotonic()
         try:
-            frames = self._shown(screener)
+            frames = self._shown(clip_gate)
             while self._write_segment(frames):
                 pass
         finally:
-            screener.close()
+            clip_gate.close()
         if self._is_stopped:
             raise ConvertStopped("The conversion was stopped. Run the same command again to go on.")
 
-    def _shown(self, screener: Screener) -> Iterator[tuple[Image, FrameFate, int]]:
-        """Give what to write, frame by frame, with its tick, from the first unwritten frame on."""
+    def _shown(self, clip_gate: ClipGate) -> Iterator[tuple[Image, FrameOutcome, int]]:
+        """Return what to write, frame by frame, with its tick, from the first unwritten frame on."""
         size: tuple[int, ...] | None = None
         for clip_frame in read_frames(self._conversion.source, start=max(0, self._first - WARM_UP_FRAMES)):
             if self._should_stop():
@@ -207,28 +207,28 @@ class _Run:
             image = even(clip_frame.image)
             size = size or image.shape
             image = image if image.shape == size else np.asarray(cv2.resize(image, (size[1], size[0])), np.uint8)
-            shown, fate = screener.show(Frame(image, clip_frame.index, clip_frame.time_s))
+            shown, outcome = clip_gate.show(Frame(image, clip_frame.index, clip_frame.time_s))
             pts = round((clip_frame.time_s - self._timing.start_s) / self._timing.time_base)
             self._last_pts = max(pts, self._last_pts + 1)
             if clip_frame.index >= self._first:
-                yield shown, fate, self._last_pts
+                yield shown, outcome, self._last_pts
 
-    def _write_segment(self, frames: Iterator[tuple[Image, FrameFate, int]]) -> bool:
+    def _write_segment(self, frames: Iterator[tuple[Image, FrameOutcome, int]]) -> bool:
         """Write one segment; tell whether there was anything to write."""
         first = next(frames, None)
         if first is None:
             return False
         height, width = first[0].shape[:2]
         path = self._partial.segment_path(len(self._partial.segments))
-        fates: Counter[FrameFate] = Counter()
+        outcomes: Counter[FrameOutcome] = Counter()
         with SegmentWriter(path, self._timing, width, height) as writer:
-            shown: tuple[Image, FrameFate, int] | None = first
+            shown: tuple[Image, FrameOutcome, int] | None = first
             while shown is not None:
                 writer.write(shown[0], shown[2])
-                fates[shown[1]] += 1
-                self._tell(Tally.of(fates), "swapping")
-                shown = next(frames, None) if fates.total() < self._conversion.segment_frames else None
-        self._partial.finish_segment(Tally.of(fates))
+                outcomes[shown[1]] += 1
+                self._tell(FrameCounts.of(outcomes), "swapping")
+                shown = next(frames, None) if outcomes.total() < self._conversion.segment_frames else None
+        self._partial.finish_segment(FrameCounts.of(outcomes))
         return True
 
     def publish(self) -> None:
@@ -240,16 +240,16 @@ class _Run:
                 f"'{conversion.source.name}' must show a face that can be swapped, but none was found in its "
                 f"{tally.frames} frames. Nothing was written. Use a clip with a larger or less hidden face."
             )
-        self._tell(Tally(), "joining")
+        self._tell(FrameCounts(), "joining")
         joined = self._partial.path / conversion.target.name
         join(self._partial.segments, conversion.source, joined, self._timing)
         if conversion.seal is not None:
             conversion.seal(joined)
         publish(joined, conversion.target)
-        self._tell(Tally(), "done")
+        self._tell(FrameCounts(), "done")
         self._partial.remove()
 
-    def _tell(self, written: Tally, phase: str) -> None:
+    def _tell(self, written: FrameCounts, phase: str) -> None:
         """Report progress; `written` is what the segment at work holds so far."""
         tally = self._partial.tally + written
         made = tally.frames - self._first

@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from understudy.media.clip_gate import FrameFate
+from understudy.media.clip_gate import FrameOutcome
 
 SCHEMA = 1
 _PLAN = "plan.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class FrameCounts:
     """How many frames were written, by what they are.
 
     Attributes:
@@ -32,18 +32,18 @@ class Tally:
     kept: int = 0
 
     @classmethod
-    def of(cls, fates: Counter[FrameFate]) -> "Tally":
-        """Count fates."""
-        return cls(**{fate.value: fates[fate] for fate in FrameFate})
+    def of(cls, outcomes: Counter[FrameOutcome]) -> "FrameCounts":
+        """Count outcomes."""
+        return cls(**{outcome.value: outcomes[outcome] for outcome in FrameOutcome})
 
     @property
     def frames(self) -> int:
         """All of them."""
         return self.swapped + self.held + self.covered + self.kept
 
-    def __add__(self, other: "Tally") -> "Tally":
+    def __add__(self, other: "FrameCounts") -> "FrameCounts":
         mine, theirs = asdict(self), asdict(other)
-        return Tally(**{name: mine[name] + theirs[name] for name in mine})
+        return FrameCounts(**{name: mine[name] + theirs[name] for name in mine})
 
 
 def fingerprint(source: Path, settings: Mapping[str, object]) -> str:
@@ -67,7 +67,7 @@ class PartialClip:
             plan: `fingerprint` of the conversion.
         """
         self.path = target.with_name(target.name + ".partial")
-        self._tallies: list[Tally] = []
+        self._tallies: list[FrameCounts] = []
         plan_file = self.path / _PLAN
         if self.path.is_dir() and not (plan_file.is_file() and plan_file.read_text() == plan):
             shutil.rmtree(self.path)
@@ -76,7 +76,7 @@ class PartialClip:
             _write_atomically(plan_file, plan)
         while self._tally_path(len(self._tallies)).is_file() and self.segment_path(len(self._tallies)).is_file():
             stored = json.loads(self._tally_path(len(self._tallies)).read_text())
-            self._tallies.append(Tally(**stored))
+            self._tallies.append(FrameCounts(**stored))
 
     @property
     def segments(self) -> list[Path]:
@@ -84,15 +84,15 @@ class PartialClip:
         return [self.segment_path(number) for number in range(len(self._tallies))]
 
     @property
-    def tally(self) -> Tally:
+    def tally(self) -> FrameCounts:
         """What the finished segments hold."""
-        return sum(self._tallies, Tally())
+        return sum(self._tallies, FrameCounts())
 
     def segment_path(self, number: int) -> Path:
         """Where a segment belongs."""
         return self.path / f"segment-{number:06d}.nut"
 
-    def finish_segment(self, tally: Tally) -> None:
+    def finish_segment(self, tally: FrameCounts) -> None:
         """Count the next segment, which is written, as finished."""
         _write_atomically(self._tally_path(len(self._tallies)), json.dumps(asdict(tally)))
         self._tallies.append(tally)
