@@ -8,5 +8,5 @@ setup(
     description="Understudy as a custom prediction routine: ModelPrediction.from_path and .predict.",
     python_requires=">=3.11",
     packages=find_packages(include=["liveframe*", "understudy*", "serving*"]),
-    package_data={"understudy": ["*.npy", "*.json"]},
+    package_data={"": ["*.npy", "*.json"]},
 )

@@ -9,7 +9,7 @@ import liveframe, serving, ui, understudy
 skipped = {"training.network"}
 for package in (liveframe, understudy, ui):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-        if module.name not in skipped and not module.name.endswith("__main__"):
+        if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
 heavy = {"tensorflow", "keras", "mlflow", "kfp", "google.cloud.aiplatform"}
 print(*sorted(heavy & set(sys.modules)))
