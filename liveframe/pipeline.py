@@ -64,7 +64,7 @@ class FramePipeline:
         self._policy = policy or PipelinePolicy()
         self._sentinel = Sentinel(inspect) if inspect is not None else None
         watch = self._sentinel.watch if self._sentinel is not None else None
-        self._gate = Gate(self._policy.gate, finish, watch=watch)
+        self._gate = Gate(self._policy.gate, overlays, watch=watch)
         self._meter = Meter()
         self._rate_in, self._rate_out = Rate(), Rate()
         self._turns = OrderedExit()

@@ -31,7 +31,7 @@ class RawFaceInspector:
     """
 
     def __init__(self) -> None:
-        self._embedder = SFaceEmbedder()
+        self._embedder: SFaceEmbedder | None = None  # loaded on the sentinel's thread, not where a stream is opened
         self._roll = RollCheck()
         self._detectors: dict[tuple[int, int], FaceDetector] = {}
 
@@ -63,8 +63,9 @@ class RawFaceInspector:
         upright = face if face.score >= UPRIGHT_SCORE else self._roll.upright(camera, face)
         if upright is None:
             return _difference(camera, shown, face.box) < _UNTOUCHED
-        one, other = (self._embedder.embed(image, upright) for image in (camera, shown))
-        return self._embedder.similarity(one, other) > RAW_SIMILARITY
+        embedder = self._embedder = self._embedder or SFaceEmbedder()
+        one, other = (embedder.embed(image, upright) for image in (camera, shown))
+        return embedder.similarity(one, other) > RAW_SIMILARITY
 
 
 def _holds(region: Box, box: Box) -> bool:

@@ -244,7 +244,7 @@ class SwapSession:
         def finish() -> FrameResult:
             swaps = [
                 _RenderedFace(name, face, swap, loaded)
-                for name, (loaded, part, answer) in zip(parts, plays, strict=True)
+                for name, (loaded, part, answer) in zip(parts, started, strict=True)
                 for face, swap in zip(part, answer(), strict=True)
             ]
             lap("network")
