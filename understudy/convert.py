@@ -30,7 +30,6 @@ from understudy.media.conversion import (
     convert,
 )
 from understudy.media.segment import CONTAINERS
-from understudy.swap.blend import SKIN_DETAIL
 
 __all__ = ["Conversion", "ConvertError", "ConvertReport", "ConvertStopped", "Progress", "convert", "main"]
 
@@ -73,9 +72,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--faces", choices=("all", "largest"), default="all", help="whose faces are swapped")
     parser.add_argument("--strength", type=float, default=1.0, help="0 to 1: how much of the persona")
     parser.add_argument("--colour-match", type=float, default=1.0, help="0 to 1: how much of the scene's light")
-    parser.add_argument("--skin-detail", type=float, default=SKIN_DETAIL, help="0 to 2: fine structure of the still")
-    eyes = "show the actor's own eyes and teeth, not what the network paints there (default: yes)"
-    parser.add_argument("--own-eyes", action=argparse.BooleanOptionalAction, default=True, help=eyes)
+    parser.add_argument("--shape", type=float, default=1.0, help="0 to 1: how far the face takes the persona's shape")
+    eyes = "show the actor's own eyes, not the persona's with the actor's gaze"
+    parser.add_argument("--own-eyes", action="store_true", help=eyes)
+    parser.add_argument("--own-mouth", action="store_true", help="show the actor's own lips")
+    before = "keep hands, hair and spectacles before the face (default: yes)"
+    parser.add_argument("--keep-occluders", action=argparse.BooleanOptionalAction, default=True, help=before)
     parser.add_argument(
         "--on-miss",
         type=OnMissedFace,
@@ -121,7 +123,9 @@ def _run_command(options: argparse.Namespace, environment: Mapping[str, str]) ->
         strength=options.strength,
         colour_match=options.colour_match,
         own_eyes=options.own_eyes,
-        skin_detail=options.skin_detail,
+        own_mouth=options.own_mouth,
+        keep_occluders=options.keep_occluders,
+        shape=options.shape,
     )
     store = TrustStore(trust_folder(environment))
     verified = VerifiedSwapper.open(options.bundle, settings, "record", store, options.threads, options.photo_persona)
