@@ -6,6 +6,7 @@ from ui.convert import page as convert
 from ui.live import page as live
 from ui.models import page as models
 from ui.parts import login
+from ui.session.remembered import recall, remember
 from ui.studio import page as studio
 
 # The page begins under the navigation, not a hand's breadth below: pictures come first.
@@ -13,6 +14,7 @@ _CLOSER = "<style>.stMainBlockContainer { padding-top: 4.5rem; padding-bottom: 3
 
 st.set_page_config(page_title="Understudy", page_icon=":material/theater_comedy:", layout="wide")
 st.html(_CLOSER)
+recall()
 live_page = st.Page(live.page, title="Live", icon=":material/videocam:", url_path="live", default=True)
 st.session_state["live_page"] = live_page  # the Studio leads there
 pages = [
@@ -29,3 +31,4 @@ if must_log_in:
     login.login_page()
 else:
     chosen.run()
+    remember()

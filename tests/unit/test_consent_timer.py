@@ -23,7 +23,7 @@ class Asked:
             raise self.error
         return ""
 
-    def cover(self, sentence: str) -> None:
+    def refuse(self, sentence: str) -> None:
         self.covers.append(sentence)
 
 

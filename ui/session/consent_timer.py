@@ -58,7 +58,7 @@ class Guarded(Protocol):
         """Ask now, and cover everything where they are refused; returns the reason."""
         ...
 
-    def cover(self, sentence: str) -> None:
+    def refuse(self, sentence: str) -> None:
         """Cover everything and say why, until consent are asked for again."""
         ...
 
@@ -98,4 +98,4 @@ class ConsentTimer:
             viewer.check_consent()
         except Exception:
             _LOG.exception("A viewer's consent could not be checked, so they are covered.")
-            viewer.cover("Consent could not be checked, so the picture is covered. Look into the app's log.")
+            viewer.refuse("Consent could not be checked, so the picture is covered. Look into the app's log.")

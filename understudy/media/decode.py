@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from liveframe.frame import Image
-from understudy.media.guard import IMAGE_KINDS, MediaError, MediaInfo, MediaLimits
+from understudy.media.limits import IMAGE_KINDS, MediaError, MediaInfo, MediaLimits
 
 if TYPE_CHECKING:
     from av.container import InputContainer

@@ -19,6 +19,7 @@ import numpy as np
 from liveframe.errors import LiveframeError
 from liveframe.frame import Image, check_image
 from understudy.media.clip import describe
+from understudy.media.limits import EXTENSIONS
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.stream import VideoStream
 
-CONTAINERS = (".mp4", ".m4v", ".mov")
+CONTAINERS = EXTENSIONS["mp4"]
 # Sound that MP4 players read as it is; anything else becomes AAC.
 _COPIED_SOUND = frozenset({"aac", "mp3", "ac3", "eac3", "alac"})
 _AAC_BIT_RATE = 160_000
@@ -186,7 +187,7 @@ def join(segments: Sequence[Path], source: Path, target: Path, timing: ClipForma
         pictures = [part.streams.video[0] for part in parts]
         _check_alike(pictures, segments)
         sound = stack.enter_context(av.open(str(source)))
-        kind = "mov" if target.suffix == ".mov" else "mp4"
+        kind = "mov" if target.suffix.lower() == ".mov" else "mp4"
         result = stack.enter_context(av.open(str(target), "w", format=kind, options={"movflags": "+faststart"}))
         video = result.add_stream_from_template(pictures[0])
         video.time_base = timing.time_base

@@ -22,10 +22,11 @@ from typing import Any
 
 from liveframe.errors import LiveframeError
 from understudy.consent.trust_store import trust_folder
+from understudy.media.limits import EXTENSIONS
 from understudy.provenance.certificates import SigningIdentity, development_identity, read_identity
 from understudy.provenance.xmp import DIGITAL_SOURCE_TYPE, with_metadata
 
-SIGNED_SUFFIXES = (".jpg", ".jpeg", ".png", ".mp4", ".m4v", ".mov")
+SIGNED_SUFFIXES = (*EXTENSIONS["jpeg"], *EXTENSIONS["png"], *EXTENSIONS["mp4"])
 ASSERTION = "local.understudy.swap"
 _EXTENDED_KEY_USAGES = "1.3.6.1.5.5.7.3.4\n1.3.6.1.4.1.62558.2.1\n"  # emailProtection, c2pa-kp-claimSigning
 _MAX_SIGNED_BYTES = 16 << 30
@@ -225,7 +226,7 @@ def _mark(path: Path, marked: Path) -> None:
     suffix = path.suffix.lower()
     if path.stat().st_size > _MAX_SIGNED_BYTES:
         raise ValueError(f"it has over {_MAX_SIGNED_BYTES >> 30} GiB; convert it in parts")
-    if suffix in (".mp4", ".m4v", ".mov"):
+    if suffix in EXTENSIONS["mp4"]:
         with path.open("rb") as file:
             head = file.read(8)
         shutil.copyfile(path, marked)
