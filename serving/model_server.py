@@ -10,7 +10,6 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import Response
 from google.cloud.aiplatform.prediction.model_server import CprModelServer
 
 from serving.server.serve import serve
@@ -30,8 +29,7 @@ class ModelServer(CprModelServer):
 
     def health(self) -> Any:
         """Answer 200 with what is served, or 503."""
-        reply = self.handler.exchange.health()
-        return Response(reply.body, reply.status, dict(reply.headers))
+        return to_response(self.handler.exchange.health())
 
     @asynccontextmanager
     async def _lifespan(self, _: Any) -> AsyncGenerator[None]:

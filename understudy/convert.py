@@ -103,15 +103,17 @@ def _parser() -> argparse.ArgumentParser:
 def _suspects_faces() -> Callable[[Image], bool]:
     """A wary look: whatever resembles a face a little."""
     from understudy.vision.detect import FaceDetector
+    from understudy.vision.roll import RollCheck
 
-    detector = FaceDetector()
-    return lambda image: bool(detector.detect(image, _SUSPICION))
+    detector, roll = FaceDetector(), RollCheck()
+    return lambda image: bool(detector.detect(image, _SUSPICION) or roll.turned_faces(image, _SUSPICION))
 
 
 def _run_command(options: argparse.Namespace, environment: Mapping[str, str]) -> ConvertReport:
     from tqdm import tqdm
 
     from understudy.provenance.c2pa import provenance_from
+    from understudy.swap.raw_face import RawFaceInspector
     from understudy.swap.swapper import SwapSettings
     from understudy.swap.verified_swapper import VerifiedSwapper
 
@@ -134,6 +136,7 @@ def _run_command(options: argparse.Namespace, environment: Mapping[str, str]) ->
         overlays=verified.overlays(),
         seal=verified.sealer(provenance_from(environment)),
         is_face_suspected=_suspects_faces() if options.no_face is OnNoFace.KEEP else None,
+        inspect=RawFaceInspector(),
         fingerprint={
             "bundle": verified.bundle.digest,
             "settings": verified.swapper.settings,

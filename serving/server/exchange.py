@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from liveframe.errors import FrameError, LiveframeError, OverloadedError, WireError
 from liveframe.remote.picture import Encoding
-from liveframe.remote.wire import peek_encoding
+from liveframe.remote.wire import MEDIA_TYPE, Extras, peek_encoding
 from serving.server.batcher import Batcher, BatchPolicy, DeadlineError
 from serving.server.body import ByteBudget, Share
 from serving.server.pool import Pool
@@ -131,6 +131,26 @@ class Exchange:
         }
         return Reply(200, {"Content-Type": JSON}, json.dumps(facts).encode())
 
+    def scrape(self) -> Reply:
+        """Answer `/metrics` in Prometheus' text format."""
+        meters, stats = self.metrics, self._batcher.stats()
+        for gauge, value in (
+            (meters.queued, stats.queued),
+            (meters.refused, stats.refused),
+            (meters.expired, stats.expired),
+        ):
+            gauge.set(value)
+        if self.is_healthy:
+            bundle = self.routine.bundle
+            meters.bundle.info({"name": bundle.name, "version": bundle.version, "digest": bundle.digest})
+        return Reply(200, {"Content-Type": CONTENT_TYPE}, meters.render())
+
+    def _note_call(self, items: int, took_s: float, waits_s: list[float]) -> None:
+        self.metrics.batch.observe(items)
+        self.metrics.stages.labels("model").observe(took_s)
+        for wait_s in waits_s:
+            self.metrics.stages.labels("queue").observe(wait_s)
+
     def close(self) -> None:
         """Refuse what waits and end the threads. Safe to call twice."""
         self._batcher.close()
@@ -160,11 +180,21 @@ class Exchange:
 
     async def _answer_whatever(self, headers: Mapping[str, str], stream: AsyncIterable[bytes], share: Share) -> Reply:
         arrived_s = time.monotonic()
+        reply = await self._guarded(arrived_s, asked_ms, headers, stream, answer)
+        self.metrics.seconds.observe(time.monotonic() - arrived_s)
+        self.metrics.requests.labels(str(reply.status)).inc()
+        return reply
+
+    async def _guarded(
+        self,
+        arrived_s: float,
+        asked_ms: str | None,
+        headers: Mapping[str, str],
+        stream: AsyncIterable[bytes],
+        answer: Callable[[bytes, float], Awaitable[Reply]],
+    ) -> Reply:
         try:
-            content_type, parameters = parse_content_type(headers.get("content-type", ""))
-            variant = parameters.get("variant") or headers.get(VARIANT_HEADER, "")
-            asked = parameters.get("deadline-ms") or headers.get(DEADLINE_HEADER)
-            deadline_s = arrived_s + self._budget_s(asked) * (1 - self._policy.margin)
+            deadline_s = arrived_s + self._budget_s(asked_ms) * (1 - self._policy.margin)
             async with asyncio.timeout(max(0.0, deadline_s - time.monotonic())):
                 body = await share.read(stream, headers.get("content-length"))
                 return await self._answer(Payload(content_type, body, variant), deadline_s, share)
@@ -213,7 +243,8 @@ class Exchange:
         return Outputs(await self._submit(inputs, deadline_s), inputs.reply, inputs.encoding)
 
     def _submit(self, inputs: Inputs, deadline_s: float) -> "asyncio.Future[NDArray[np.uint8]]":
-        future = self._batcher.submit(inputs.variant, inputs.images, self._model_deadline_s(deadline_s))
+        until_s = self._model_deadline_s(deadline_s)
+        future = self._batcher.submit(inputs.variant, inputs.images, until_s, inputs.extras)
         return asyncio.wrap_future(future)
 
     def _model_deadline_s(self, deadline_s: float) -> float:
@@ -226,10 +257,19 @@ class Exchange:
         encode = partial(_encode, self.routine, outputs)
         content = encode() if is_raw else await self._outgoing.run(encode)
         self._finish_s += _SMOOTHING * (time.monotonic() - started_s - self._finish_s)
-        headers = {"Content-Type": outputs.reply}
+        headers = self.named(outputs.reply)
         if outputs.found or outputs.done or outputs.reply.startswith("image/"):
             headers[SUBJECTS_HEADER] = f"found={outputs.found} done={outputs.done}"
         return Reply(200, headers, content)
+
+    def named(self, media_type: str) -> dict[str, str]:
+        """Return an answer's headers: its type, and the digest of the bundle that gave it.
+
+        Of our own type it stands in the type as well, which Vertex AI forwards for certain.
+        """
+        digest = self.routine.bundle.digest
+        content_type = f"{media_type}; bundle={digest}" if media_type == MEDIA_TYPE else media_type
+        return {"Content-Type": content_type, BUNDLE_HEADER: digest}
 
     def _budget_s(self, asked: str | None) -> float:
         """Read a deadline in ms; a longer one than the server's longest is shortened."""

@@ -14,6 +14,7 @@ from understudy.consent.trust_store import trust_folder
 from understudy.jobs.queue import Job, JobState
 from understudy.media.guard import VIDEO_EXTENSIONS, MediaError
 from understudy.provenance.disclosure import DisclosureError, read_disclosure
+from understudy.swap.settings import LEAST_STRENGTH
 
 _FACES = {"all": "All", "largest": "The largest"}
 _NO_FACE = {"cover": "Cover", "keep": "Keep as they are"}
@@ -73,7 +74,7 @@ def _new_clip(workspace: Workspace, choices: list[PersonaChoice]) -> None:
     with st.expander("Options", icon=":material/tune:"):
         wishes = Wishes(
             faces=_one_of("Faces to swap", _FACES, "all"),
-            strength=st.slider("Strength", 0.0, 1.0, 1.0, 0.05, key="convert_strength"),
+            strength=st.slider("Strength", LEAST_STRENGTH, 1.0, 1.0, 0.05, key="convert_strength"),
             cover=_one_of("When a face cannot be swapped, show", _COVERS, "blur"),
             no_face=_one_of("Pictures in which no face is seen", _NO_FACE, "cover"),
             colour_match=st.toggle("Match the colours to the light", True, key="convert_colour_match"),
