@@ -28,6 +28,7 @@ from pipelines.step_cache import StepRun, read_log
 from pipelines.steps import ReleaseError
 from training.model.tracking_uri import tracking_uri
 from understudy.consent.trust_store import trust_folder
+from understudy.media.clip import find_media
 
 _CONFIGS = ROOT / "training" / "configs"
 

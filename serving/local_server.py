@@ -25,7 +25,7 @@ def build_app(exchange: Exchange) -> Starlette:
     """Return the ASGI app: /predict, /health, /v2/... and /metrics. It closes the exchange when it shuts down."""
 
     async def predict(request: Request) -> Response:
-        return await answer_request(exchange, request)
+        return await answer_request(request, exchange.answer)
 
     async def health(_: Request) -> Response:
         return to_response(exchange.health())
@@ -60,7 +60,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=8080)
     parser.add_argument("--host", default="127.0.0.1")
     arguments = parser.parse_args(argv)
-    settings = ServerSettings.from_environment()
     try:
         settings = ServerSettings.from_environment()
         exchange = open_exchange(arguments.bundle or settings.bundle or str(default_bundle()), settings)

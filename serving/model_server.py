@@ -12,6 +12,7 @@ from typing import Any
 
 from google.cloud.aiplatform.prediction.model_server import CprModelServer
 
+from serving.server.routes import shared_routes, to_response
 from serving.server.serve import serve
 
 KEEP_ALIVE_S = 620  # above the 600 s of Google's load balancer: it must never meet a closed connection
@@ -25,7 +26,8 @@ class ModelServer(CprModelServer):
         self.app.router.lifespan_context = self._lifespan
         # No pages about the API: FastAPI's load their scripts from elsewhere, and strangers need none.
         mine = (self.health_route, self.predict_route)
-        self.app.router.routes[:] = [route for route in self.app.router.routes if getattr(route, "path", "") in mine]
+        kept = [route for route in self.app.router.routes if getattr(route, "path", "") in mine]
+        self.app.router.routes[:] = [*kept, *shared_routes(self.handler.exchange)]
 
     def health(self) -> Any:
         """Answer 200 with what is served, or 503."""

@@ -5,7 +5,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import AsyncIterable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from email.message import Message
 from functools import partial
@@ -17,7 +17,8 @@ from liveframe.errors import FrameError, LiveframeError, OverloadedError, WireEr
 from liveframe.remote.picture import Encoding
 from liveframe.remote.wire import MEDIA_TYPE, Extras, peek_encoding
 from serving.server.batcher import Batcher, BatchPolicy, DeadlineError
-from serving.server.body import ByteBudget, Share
+from serving.server.body import ByteBudget
+from serving.server.metrics import CONTENT_TYPE, ServerMetrics
 from serving.server.pool import Pool
 from serving.server.routine import JSON, Inputs, Outputs, Payload, Routine, Task
 from understudy.consent.record import ConsentError
@@ -27,6 +28,7 @@ _LOG = logging.getLogger(__name__)
 DEADLINE_HEADER = "x-liveframe-deadline-ms"
 VARIANT_HEADER = "x-liveframe-variant"
 SUBJECTS_HEADER = "X-Liveframe-Subjects"
+BUNDLE_HEADER = "X-Liveframe-Bundle"
 _SMOOTHING = 0.2
 _PLAIN = "text/plain; charset=utf-8"
 
@@ -55,7 +57,7 @@ class ExchangePolicy:
     max_frames: int = 4
     decoders: int = 2
     max_waiting: int = 64
-    max_held_bytes: int = 32_000_000
+    max_held_bytes: int = 48_000_000
     stuck_s: float = 10.0
 
 
@@ -80,7 +82,8 @@ class Exchange:
     def __init__(self, routine: Routine, policy: ExchangePolicy | None = None) -> None:
         self.routine = routine
         self._policy = policy or ExchangePolicy()
-        self._batcher = Batcher(routine.predict_crops, self._policy.batching)
+        self.metrics = ServerMetrics()
+        self._batcher = Batcher(routine.predict_crops, self._policy.batching, self._note_call)
         # Answers that are ready never wait behind requests that have only come in, and neither behind whole frames.
         limits = self._policy
         self._incoming = Pool("reading", limits.decoders, limits.max_waiting, limits.stuck_s)
@@ -169,18 +172,32 @@ class Exchange:
             headers: the request's, names in lower case.
             stream: the body as it arrives; read within the deadline, and no further than it may be long.
         """
-        if self._is_draining:
-            return _refuse(503, self._problem(), 1.0)
+        content_type, parameters = parse_content_type(headers.get("content-type", ""))
+        variant = parameters.get("variant") or headers.get(VARIANT_HEADER, "")
+        asked = parameters.get("deadline-ms") or headers.get(DEADLINE_HEADER)
+        return await self.guarded(asked, headers, stream, partial(self._answer, content_type, variant))
+
+    async def guarded(
+        self,
+        asked_ms: str | None,
+        headers: Mapping[str, str],
+        stream: AsyncIterable[bytes],
+        answer: Callable[[bytes, float], Awaitable[Reply]],
+    ) -> Reply:
+        """Read a body and answer it within its deadline; whatever is raised becomes a status and a sentence.
+
+        Args:
+            asked_ms: the deadline that the client names, in milliseconds; None for the server's own.
+            headers: the request's, names in lower case.
+            stream: the body as it arrives.
+            answer: gets the body and the deadline, time.monotonic() seconds.
+        """
+        arrived_s = time.monotonic()
         self._under_way += 1
         try:
-            with self._budget.share() as share:
-                return await self._answer_whatever(headers, stream, share)
+            reply = await self._guarded(arrived_s, asked_ms, headers, stream, answer)
         finally:
             self._under_way -= 1
-
-    async def _answer_whatever(self, headers: Mapping[str, str], stream: AsyncIterable[bytes], share: Share) -> Reply:
-        arrived_s = time.monotonic()
-        reply = await self._guarded(arrived_s, asked_ms, headers, stream, answer)
         self.metrics.seconds.observe(time.monotonic() - arrived_s)
         self.metrics.requests.labels(str(reply.status)).inc()
         return reply
@@ -193,11 +210,14 @@ class Exchange:
         stream: AsyncIterable[bytes],
         answer: Callable[[bytes, float], Awaitable[Reply]],
     ) -> Reply:
+        if self._is_draining:
+            return _refuse(503, self._problem(), 1.0)
         try:
             deadline_s = arrived_s + self._budget_s(asked_ms) * (1 - self._policy.margin)
             async with asyncio.timeout(max(0.0, deadline_s - time.monotonic())):
-                body = await share.read(stream, headers.get("content-length"))
-                return await self._answer(Payload(content_type, body, variant), deadline_s, share)
+                with self._budget.share() as share:
+                    body = await share.read(stream, headers.get("content-length"))
+                    return await answer(body, deadline_s)
         except (WireError, FrameError) as error:
             return Reply(400, {"Content-Type": _PLAIN}, str(error).encode())
         except ConsentError as error:
@@ -214,30 +234,45 @@ class Exchange:
             _LOG.exception("request failed")
             return Reply(500, {"Content-Type": _PLAIN}, b"The server failed on this request; its log says why.")
 
-    async def _answer(self, payload: Payload, deadline_s: float, share: Share) -> Reply:
+    async def predict(
+        self, variant: str, images: NDArray[np.uint8], extras: Extras, deadline_s: float
+    ) -> NDArray[np.uint8]:
+        """Answer crops that another protocol has decoded: uint8 [N, H, W, C] -> [N, H2, W2, C2].
+
+        Raises:
+            WireError, FrameError, ConsentError, OverloadedError, DeadlineError, ModelError: as `answer` tells them.
+        """
+        name = self.routine.variant(variant)
+        self.routine.check_crops(name, images, extras)
+        return await self._submit(Inputs(Task.CROPS, name, images, "", Encoding.RAW, extras), deadline_s)
+
+    async def _answer(self, content_type: str, variant: str, body: bytes, deadline_s: float) -> Reply:
+        payload = Payload(content_type, body, variant)
         if payload.content_type == JSON or payload.content_type.startswith("image/"):
-            return await self._answer_in_turn(payload, deadline_s, share)
-        return await self._answer_crops(payload, deadline_s, share)
+            return await self._answer_in_turn(payload, deadline_s)
+        return await self._answer_crops(payload, deadline_s)
 
-    async def _answer_in_turn(self, payload: Payload, deadline_s: float, share: Share) -> Reply:
+    async def _answer_in_turn(self, payload: Payload, deadline_s: float) -> Reply:
         """Answer JSON and whole frames, a bounded number of them at once."""
-        inputs = await self._read(payload, share)
-        if inputs.task is Task.CROPS:
-            return await self._finish(await self._batched(inputs, deadline_s))
-        return await self._finish(await self._framing.run(partial(self.routine.predict, inputs)))
+        with self._budget.share() as share:
+            inputs = await self._incoming.run(partial(self.routine.preprocess, payload))
+            share.take(inputs.images.nbytes)
+            if inputs.task is Task.CROPS:
+                return await self._finish(await self._batched(inputs, deadline_s))
+            outputs = await self._framing.run(partial(self.routine.predict, inputs))
+            if outputs.done < outputs.found or not outputs.found:
+                self.metrics.covered.inc()
+            return await self._finish(outputs)
 
-    async def _answer_crops(self, payload: Payload, deadline_s: float, share: Share) -> Reply:
+    async def _answer_crops(self, payload: Payload, deadline_s: float) -> Reply:
         with self._batcher.expecting(self._model_deadline_s(deadline_s)):
             # Raw pixels are not decoded, so a thread would only cost its wake-up.
-            is_raw = peek_encoding(payload.body) is Encoding.RAW
-            inputs = self.routine.preprocess(payload) if is_raw else await self._read(payload, share)
+            read = partial(self.routine.preprocess, payload)
+            with self.metrics.stage("decode"):
+                is_raw = peek_encoding(payload.body) is Encoding.RAW
+                inputs: Inputs = read() if is_raw else await self._incoming.run(read)
             answer = self._submit(inputs, deadline_s)
         return await self._finish(Outputs(await answer, inputs.reply, inputs.encoding))
-
-    async def _read(self, payload: Payload, share: Share) -> Inputs:
-        inputs = await self._incoming.run(partial(self.routine.preprocess, payload))
-        share.take(inputs.images.nbytes)
-        return inputs
 
     async def _batched(self, inputs: Inputs, deadline_s: float) -> Outputs:
         return Outputs(await self._submit(inputs, deadline_s), inputs.reply, inputs.encoding)
@@ -254,8 +289,9 @@ class Exchange:
     async def _finish(self, outputs: Outputs) -> Reply:
         started_s = time.monotonic()
         is_raw = outputs.encoding is Encoding.RAW
-        encode = partial(_encode, self.routine, outputs)
-        content = encode() if is_raw else await self._outgoing.run(encode)
+        with self.metrics.stage("encode"):
+            encode = partial(_encode, self.routine, outputs)
+            content = encode() if is_raw else await self._outgoing.run(encode)
         self._finish_s += _SMOOTHING * (time.monotonic() - started_s - self._finish_s)
         headers = self.named(outputs.reply)
         if outputs.found or outputs.done or outputs.reply.startswith("image/"):

@@ -34,4 +34,4 @@ class BinaryHandler(Handler):
 
     async def handle(self, request: Request) -> Response:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Answer one request; never raises for what a client sent."""
-        return await answer_request(self.exchange, request)
+        return await answer_request(request, self.exchange.answer)

@@ -130,7 +130,7 @@ class Routine:
         self._models: dict[str, BatchModel] = {}
         self._frame_models: dict[str, Any] = {}
         self._lock = threading.Lock()
-        self._frame_lock = threading.Lock()  # warming for whole frames holds up no crop
+        self._frame_lock = threading.Lock()  # a warm-up takes seconds: crops must not wait for it
         self._is_warm = False
         self.threads = 1
 

@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from types import FrameType
 from typing import Any
 
@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from serving.server.bounded_http import Bounds, bind, end_within
-from serving.server.exchange import Exchange
+from serving.server.exchange import Exchange, Reply
 
 BOUNDS = Bounds(connections=512, sockets=0)
 DRAIN_S = 8.0  # after SIGTERM, for requests under way
@@ -20,23 +20,29 @@ END_S = 6.0  # after that, for everything else; then the process is ended
 GONE = 499  # the client closed the connection: nobody reads this
 
 
-async def answer_request(exchange: Exchange, request: Request) -> Response:
-    """Answer a request of the predict route, for as long as its client waits.
+async def answer_request(
+    request: Request, answer: Callable[[Mapping[str, str], AsyncIterator[bytes]], Coroutine[Any, Any, Reply]]
+) -> Response:
+    """Answer a request for as long as its client waits.
 
     A client that hangs up is not computed: what waits for it is dropped.
+
+    Args:
+        request: of any route.
+        answer: gets its headers and its body.
     """
     is_read = asyncio.Event()
-    answer = asyncio.ensure_future(exchange.answer(request.headers, _body(request, is_read)))
-    watch = asyncio.ensure_future(_hang_up(request, is_read))
+    answering = asyncio.ensure_future(answer(request.headers, _body(request, is_read)))
+    watching = asyncio.ensure_future(_hang_up(request, is_read))
     try:
-        await asyncio.wait((answer, watch), return_when=asyncio.FIRST_COMPLETED)
-        if not answer.done():
+        await asyncio.wait((answering, watching), return_when=asyncio.FIRST_COMPLETED)
+        if not answering.done():
             return Response(status_code=GONE)
-        reply = answer.result()
+        reply = answering.result()
         return Response(reply.body, reply.status, {**reply.headers, "X-Content-Type-Options": "nosniff"})
     finally:
-        answer.cancel()
-        watch.cancel()
+        answering.cancel()
+        watching.cancel()
 
 
 async def _body(request: Request, is_read: asyncio.Event) -> AsyncIterator[bytes]:

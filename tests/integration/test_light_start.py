@@ -6,7 +6,6 @@ import sys
 IMPORT_ALL = """
 import importlib, pkgutil, sys
 import liveframe, serving, ui, understudy
-skipped = {"training.network"}
 for package in (liveframe, understudy, ui):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
         if not module.name.endswith("__main__"):

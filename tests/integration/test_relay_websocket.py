@@ -18,10 +18,10 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from benchmarks.harness.waiting import PATIENT, wait_until
-from liveframe.frame import Frame, FrameResult
+from liveframe.frame import Frame, FrameResult, Image
 from liveframe.pipeline import FramePipeline
 from ui.relay.websocket import REPLACED, SUBPROTOCOL, decode_jpeg, encode_jpeg, relay_frames
-from ui.session.viewer import Choices, ServerFullError, Viewer, ViewerRegistry
+from ui.session.viewer import Choices, Viewer, ViewerRegistry
 from understudy.swap.swapper import SwapSettings
 
 CHOICES = Choices(SwapSettings("ada"), is_mirrored=False)
