@@ -1,5 +1,6 @@
 """What strangers send to a server, as a process on loopback: nobody else waits for it, and memory stays bounded."""
 
+import base64
 import contextlib
 import json
 import os
@@ -129,10 +130,15 @@ def png(*more: bytes, data: bytes = b"") -> bytes:
     return b"\x89PNG\r\n\x1a\n" + head + texts + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
 
 
+def as_json(picture: bytes) -> bytes:
+    """A picture as a crop, of a size that no model takes: it is read, and then refused."""
+    return json.dumps({"instances": [{"b64": base64.b64encode(picture).decode()}]}).encode()
+
+
 TEXTS = [b"k%d\0\0" % number + zlib.compress(bytes(7_900_000), 9) for number in range(200)]
 BOMBS = {
     "a JPEG of 150,000 empty scans": (scans(150_000), "image/jpeg", "scans"),
-    "a PNG of 200 texts that inflate to 8 MB each": (png(*TEXTS), "image/png", ""),
+    "a PNG of 200 texts that inflate to 8 MB each": (as_json(png(*TEXTS)), "application/json", "Crops must be"),
     "a PNG whose data goes on for 200 MB": (png(data=bytes(200_000_000)), "image/png", "more than its pixels"),
     "a JPEG of a million segments": (
         scans(0)[:2] + b"\xff\xe5\x00\x02" * 1_000_000 + scans(0)[2:],
@@ -285,8 +291,14 @@ def test_client_that_hangs_up_is_not_computed(server: Server) -> None:
 
 
 def test_pages_about_the_api_do_not_exist(server: Server) -> None:
-    for path in ("/docs", "/redoc", "/openapi.json", "/metrics"):
+    for path in ("/docs", "/redoc", "/openapi.json"):
         assert requests.get(server.url + path, timeout=5).status_code == 404
+
+
+def test_metrics_are_for_the_operators_own_network(server: Server) -> None:
+    assert requests.get(f"{server.url}/metrics", timeout=5).status_code == 200
+    through_a_proxy = {"X-Forwarded-For": "203.0.113.9"}
+    assert requests.get(f"{server.url}/metrics", headers=through_a_proxy, timeout=5).status_code == 404
 
 
 # ---------------------------------------------------------------------- the end
