@@ -18,7 +18,7 @@ from liveframe.errors import LiveframeError
 from liveframe.frame import Image
 from understudy.bundle.bundle import default_bundle
 from understudy.consent.trust_store import TrustStore, trust_folder
-from understudy.jobs.queue import write_json
+from understudy.jobs.atomic_file import write_json
 from understudy.jobs.stop_requests import stop_requests
 from understudy.media.clip_gate import OnMissedFace, OnNoFace, ScreenPolicy
 from understudy.media.conversion import (

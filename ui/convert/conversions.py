@@ -13,7 +13,8 @@ from ui.parts.job_card import Pace, words_for_eta
 from ui.parts.job_entry import job_command
 from ui.parts.uploads import Upload, keep_upload
 from ui.session.workspace import Workspace, discard, job_queue
-from understudy.jobs.queue import PROGRESS, JobError, JobState, module_command, write_json
+from understudy.jobs.atomic_file import write_json
+from understudy.jobs.queue import PROGRESS, JobError, JobState, module_command
 from understudy.swap.settings import SwapSettings
 
 _NOTE = "conversion.json"

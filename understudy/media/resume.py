@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from understudy.jobs.atomic_file import write_json, write_whole
 from understudy.media.clip_gate import FrameOutcome
 
 SCHEMA = 1
@@ -73,7 +73,7 @@ class PartialClip:
             shutil.rmtree(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
         if not plan_file.is_file():
-            _write_atomically(plan_file, plan)
+            write_whole(plan_file, plan.encode())
         while self._tally_path(len(self._tallies)).is_file() and self.segment_path(len(self._tallies)).is_file():
             stored = json.loads(self._tally_path(len(self._tallies)).read_text())
             self._tallies.append(FrameCounts(**stored))
@@ -94,7 +94,7 @@ class PartialClip:
 
     def finish_segment(self, tally: FrameCounts) -> None:
         """Count the next segment, which is written, as finished."""
-        _write_atomically(self._tally_path(len(self._tallies)), json.dumps(asdict(tally)))
+        write_json(self._tally_path(len(self._tallies)), asdict(tally))
         self._tallies.append(tally)
 
     def remove(self) -> None:
@@ -103,12 +103,3 @@ class PartialClip:
 
     def _tally_path(self, number: int) -> Path:
         return self.segment_path(number).with_suffix(".json")
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    writing = path.with_suffix(path.suffix + ".writing")
-    with writing.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(writing, path)
