@@ -29,7 +29,7 @@ from understudy.media.conversion import (
     Progress,
     convert,
 )
-from understudy.media.segment import CONTAINERS
+from understudy.media.encoding import CONTAINERS
 from understudy.swap.blend import DETAIL
 
 __all__ = ["Conversion", "ConvertError", "ConvertReport", "ConvertStopped", "Progress", "convert", "main"]

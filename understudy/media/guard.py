@@ -37,13 +37,27 @@ _EXTENSIONS = {
     "png": (".png",),
     "webp": (".webp",),
     "bmp": (".bmp",),
-    "mp4": (".mp4", ".m4v", ".mov"),
+    "heic": (".heic", ".heif", ".hif"),
+    "avif": (".avif",),
+    "mp4": (".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2"),
     "matroska": (".webm", ".mkv"),
     "avi": (".avi",),
+    "mpegts": (".ts", ".mts", ".m2ts"),
+    "mpeg": (".mpg", ".mpeg"),
+    "gif": (".gif",),
+    "animated png": (".png", ".apng"),
+    "animated webp": (".webp",),
 }
-IMAGE_KINDS = frozenset({"jpeg", "png", "webp", "bmp"})
+IMAGE_KINDS = frozenset({"jpeg", "png", "webp", "bmp", "heic", "avif"})
+ANIMATION_KINDS = frozenset({"gif", "animated png", "animated webp"})
 IMAGE_EXTENSIONS = tuple(e for k, names in _EXTENSIONS.items() if k in IMAGE_KINDS for e in names)
-VIDEO_EXTENSIONS = tuple(e for k, names in _EXTENSIONS.items() if k not in IMAGE_KINDS for e in names)
+VIDEO_EXTENSIONS = tuple(
+    e for k, names in _EXTENSIONS.items() if k not in IMAGE_KINDS for e in names if e not in IMAGE_EXTENSIONS
+)
+_HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
+_AVIF_BRANDS = frozenset({b"avif", b"avis"})
+_OLD_QUICKTIME_BOXES = frozenset({b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"})
+_TRANSPORT_PACKET_BYTES = (188, 192, 204)
 
 
 class MediaError(LiveframeError, ValueError):
@@ -90,7 +104,9 @@ class MediaInfo:
     """What a file says it is.
 
     Attributes:
-        kind: "jpeg", "png", "webp", "bmp", "mp4" (also QuickTime), "matroska" (also WebM) or "avi".
+        kind: a picture's ("jpeg", "png", "webp", "bmp", "heic", "avif"), an animation's ("gif", "animated png",
+            "animated webp") or a clip's ("mp4", also of QuickTime and 3GP; "matroska", also of WebM; "avi", "mpegts",
+            "mpeg").
         width: px, as stored, before any rotation.
         height: px, as stored.
         frames: 1 for a picture; for a clip as declared, or as counted by `vet_upload`; 0 when unknown.
@@ -202,7 +218,7 @@ def check_first_bytes(path: Path, limits: MediaLimits) -> str:
         tail = file.read(_ZIP_TAIL_BYTES)
     kind = _kind_of(head)
     if kind is None:
-        known = "JPEG, PNG, WebP, BMP, MP4, MOV, WebM, MKV or AVI"
+        known = "JPEG, PNG, WebP, HEIC, AVIF, BMP, GIF, MP4, MOV, WebM, MKV, AVI, 3GP, TS or MPEG"
         raise MediaError(f"'{path.name}' must be {known}, but its first bytes are none of these. Convert it first.")
     if path.suffix.lower() not in _EXTENSIONS[kind]:
         raise MediaError(
@@ -218,16 +234,41 @@ def _kind_of(head: bytes) -> str | None:
     if head.startswith(b"\xff\xd8\xff"):
         return "jpeg"
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "png"
+        return "animated png" if b"acTL" in head else "png"
     if head.startswith(b"RIFF") and head[8:12] in (b"WEBP", b"AVI "):
-        return "webp" if head[8:12] == b"WEBP" else "avi"
+        is_animated = head[12:16] == b"VP8X" and head[20:21] > b"" and bool(head[20] & 2)
+        return "avi" if head[8:12] == b"AVI " else "animated webp" if is_animated else "webp"
     if head.startswith(b"BM") and len(head) >= 26 and struct.unpack_from("<I", head, 14)[0] in (12, 40, 108, 124):
         return "bmp"
+    if head[:6] in (b"GIF87a", b"GIF89a"):
+        return "gif"
     if head[4:8] == b"ftyp":
-        return "mp4"
+        return _kind_of_brands(head)
     if head.startswith(b"\x1aE\xdf\xa3") and (b"webm" in head[:64] or b"matroska" in head[:64]):
         return "matroska"
-    return None
+    if head.startswith(b"\x00\x00\x01\xba"):
+        return "mpeg"
+    if _is_transport_stream(head):
+        return "mpegts"
+    return "mp4" if head[4:8] in _OLD_QUICKTIME_BOXES else None
+
+
+def _kind_of_brands(head: bytes) -> str:
+    """Tell pictures from clips by the brands of an ISO file: several may be named, the first one counts most."""
+    size = min(max(16, int.from_bytes(head[:4], "big")), 256)
+    brands = [head[8:12], *(head[at : at + 4] for at in range(16, size - 3, 4))]
+    if brands[0] in _AVIF_BRANDS or (brands[0] in _HEIC_BRANDS and _AVIF_BRANDS & set(brands)):
+        return "avif"
+    return "heic" if brands[0] in _HEIC_BRANDS else "mp4"
+
+
+def _is_transport_stream(head: bytes) -> bool:
+    """Whether a sync byte begins every one of the first packets (after a time code of four bytes, in .m2ts)."""
+    return any(
+        len(head) > start + 4 * step and all(head[start + number * step] == 0x47 for number in range(5))
+        for step in _TRANSPORT_PACKET_BYTES
+        for start in (0, 4)
+    )
 
 
 def _refuse_polyglot(path: Path, head: bytes, tail: bytes) -> None:
