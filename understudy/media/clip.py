@@ -1,7 +1,7 @@
 """Reading clips and photos as frames: upright, BGR, numbered and timed."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -45,8 +45,11 @@ class UnreadFrame:
 
 
 def read_lazily(
-    path: Path, limits: MediaLimits = TRUSTED_LIMITS, note: Callable[[str], None] = _log.warning
-) -> Iterator[UnreadFrame]:
+    path: Path,
+    limits: MediaLimits = TRUSTED_LIMITS,
+    note: Callable[[str], None] = _log.warning,
+    from_s: float = 0.0,
+) -> Generator[UnreadFrame]:
     """Read a clip's frames, or a photo as its only frame; pixels are made when asked for.
 
     Colours are SDR: HDR clips are tone-mapped. Interlaced frames are deinterlaced.
@@ -55,6 +58,8 @@ def read_lazily(
         path: a file that the operator named (strangers' files: `guard.read_upload_frames`).
         limits: what is too large.
         note: told, after the last frame, what of a torn file could not be read.
+        from_s: frames before that many seconds of the clip may be left out where its index allows it; indices then
+            count from there.
 
     Raises:
         MediaError: missing, of an unknown kind, too large, or broken before its first frame; names the file.
@@ -65,7 +70,7 @@ def read_lazily(
         return
     rate_hz = info.frames / info.seconds if info.frames and info.seconds else 25.0
     tone = tone_map(path, info.kind)
-    for index, frame in enumerate(decode_frames(path, info.kind, limits, note)):
+    for index, frame in enumerate(decode_frames(path, info.kind, limits, note, from_s)):
         time_s = index / rate_hz if frame.pts is None else float(frame.time)
         yield UnreadFrame(index, time_s, partial(upright, frame, tone))
 

@@ -17,7 +17,7 @@ from understudy.jobs.lock import exclusive
 from understudy.media.ahead import Ahead
 from understudy.media.clip import UnreadFrame, read_lazily
 from understudy.media.clip_gate import FrameFate, Screener, ScreenPolicy
-from understudy.media.encoding import Encoding, piece_suffix
+from understudy.media.encoding import CONTAINERS, Encoding, piece_suffix
 from understudy.media.guard import ANIMATION_KINDS
 from understudy.media.resume import PartialClip, Scene, Tally, beside, fingerprint
 from understudy.media.segment import ClipFormat, SegmentWriter, clip_format, even, join, publish, try_output
@@ -168,15 +168,37 @@ def convert(
     return ConvertReport(target, partial.tally, resumed, seconds, partial.scenes, tuple(dict.fromkeys(notes)))
 
 
-def _check(conversion: Conversion) -> None:
+def check_target(conversion: Conversion, suffixes: Sequence[str]) -> None:
+    """Refuse a target that cannot be written as asked.
+
+    Raises:
+        ConvertError: of another kind, in no folder, the source itself, or there already.
+    """
     source, target = conversion.source, conversion.target
-    conversion.encoding.codec_for(target)
+    if target.suffix.lower() not in suffixes:
+        raise ConvertError(f"OUT must end in {', '.join(suffixes)}, but got '{target.name}'. Rename it.")
     if not target.parent.is_dir():
         raise ConvertError(f"OUT must lie in a folder that exists, but '{target.parent}' does not. Make it first.")
     if source.exists() and target.exists() and source.samefile(target):
         raise ConvertError(f"OUT must be another file than IN, but both are '{source}'. Choose another name.")
     if target.exists() and not conversion.is_overwriting:
         raise ConvertError(f"OUT must not exist, but '{target}' does. Choose another name, or say --overwrite.")
+
+
+def fitted(image: Image, height: int, size: tuple[int, ...] | None = None) -> Image:
+    """Scale a picture, uint8 [H, W, 3] BGR, to a height (0: its own), or to a size (height, width); sides get even."""
+    wanted_height, wanted_width = size[:2] if size else image.shape[:2]
+    if size is None and height:
+        wanted_height, wanted_width = height, max(2, round(image.shape[1] * height / image.shape[0]))
+    if (wanted_height, wanted_width) != image.shape[:2]:
+        way = cv2.INTER_AREA if wanted_height < image.shape[0] else cv2.INTER_CUBIC
+        image = np.asarray(cv2.resize(image, (wanted_width, wanted_height), interpolation=way), np.uint8)
+    return even(image)
+
+
+def _check(conversion: Conversion) -> None:
+    check_target(conversion, CONTAINERS)
+    conversion.encoding.codec_for(conversion.target)
     start_s, end_s = conversion.start_s, conversion.end_s
     if not 0 <= start_s < float("inf") or (end_s is not None and not start_s < end_s):
         raise ConvertError(
@@ -225,7 +247,7 @@ class _Run:
     def try_output(self) -> None:
         """See that the result can be written as asked, before any work is done."""
         conversion = self._conversion
-        size = self._fitted(next(self._read()).image(), None).shape[1::-1]
+        size = fitted(next(self._read()).image(), conversion.encoding.height).shape[1::-1]
         try_output(self._sound, conversion.target, self._timing, size, conversion.encoding, self._partial.path)
 
     def swap(self, model: FrameModel) -> None:
@@ -253,7 +275,8 @@ class _Run:
         return SoundSource(conversion.source, timing.kind, timing.start_s + conversion.start_s, end_s)
 
     def _read(self) -> Iterator[UnreadFrame]:
-        return read_lazily(self._conversion.source, note=self._notes.append)
+        from_s = max(0.0, self._conversion.start_s - _WARM_UP_S)
+        return read_lazily(self._conversion.source, note=self._notes.append, from_s=from_s)
 
     def _decoded(self) -> Iterator[tuple[Image, int, int, float]]:
         """Give the frames of the result that are missing, and a few before them: (image, index, number, time).
@@ -270,20 +293,9 @@ class _Run:
             number += is_in
             if number < self._first - WARM_UP_FRAMES or (not is_in and time_s < conversion.start_s - _WARM_UP_S):
                 continue
-            image = self._fitted(frame.image(), size)
+            image = fitted(frame.image(), conversion.encoding.height, size)
             size = size or image.shape
             yield image, frame.index, number, time_s
-
-    def _fitted(self, image: Image, size: tuple[int, ...] | None) -> Image:
-        """Scale a frame to the height asked for, or to the first frame's size."""
-        height, width = size[:2] if size else image.shape[:2]
-        wanted = self._conversion.encoding.height
-        if size is None and wanted:
-            height, width = wanted, max(2, round(image.shape[1] * wanted / image.shape[0]))
-        if (height, width) != image.shape[:2]:
-            way = cv2.INTER_AREA if height < image.shape[0] else cv2.INTER_CUBIC
-            image = np.asarray(cv2.resize(image, (width, height), interpolation=way), np.uint8)
-        return even(image)
 
     def _shown(self, screener: Screener, decoded: Iterator[tuple[Image, int, int, float]]) -> Iterator[_Written]:
         """Give what to write, frame by frame, from the first unwritten frame on."""

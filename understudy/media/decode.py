@@ -37,6 +37,8 @@ _CODECS = frozenset(
 # No other file, no network, whatever a header asks for.
 _OPTIONS = {"protocol_whitelist": "file", "enable_drefs": "0", "use_absolute_path": "0"}
 _ATTACHED_PICTURE = 0x400 | 0x800  # FFmpeg's dispositions for cover pictures and timed thumbnails
+_INDEXED = frozenset({"mp4", "matroska"})  # seeking lands where it should, before the time asked for
+_WORTH_SEEKING_S = 2.0
 _LIGHT_SAMPLES = 5
 _SAMPLE_SIZE = (160, 90)
 
@@ -133,7 +135,9 @@ def check_length(path: Path, frames: int, seconds: float, limits: MediaLimits) -
         )
 
 
-def decode_frames(path: Path, kind: str, limits: MediaLimits, note: Note = ignore_note) -> "Iterator[VideoFrame]":
+def decode_frames(
+    path: Path, kind: str, limits: MediaLimits, note: Note = ignore_note, from_s: float = 0.0
+) -> "Iterator[VideoFrame]":
     """Decode a clip, judging every frame again: a stream may change its size, and headers lie about lengths.
 
     Interlaced frames come out deinterlaced, at their own rate. A torn file gives what it has.
@@ -143,6 +147,7 @@ def decode_frames(path: Path, kind: str, limits: MediaLimits, note: Note = ignor
         kind: as `check_first_bytes` tells it.
         limits: what is too large.
         note: told what of the clip could not be read, at the end.
+        from_s: frames before that many seconds of the clip may be left out where its index allows it.
 
     Raises:
         MediaError: a picture, empty, larger than the limits, or broken before its first frame.
@@ -152,7 +157,7 @@ def decode_frames(path: Path, kind: str, limits: MediaLimits, note: Note = ignor
     probe(path, kind, limits)
     count, notes = 0, list[str]()
     try:
-        frames = _animation(path, kind, limits) if kind in ANIMATION_KINDS else _decoded(path, kind, notes)
+        frames = _animation(path, kind, limits) if kind in ANIMATION_KINDS else _decoded(path, kind, notes, from_s)
         for frame in frames:
             check_pixels(path, frame.width, frame.height, limits.max_frame_pixels)
             check_length(path, count + 1, frame.time or 0.0, limits)
@@ -179,11 +184,12 @@ def _animation(path: Path, kind: str, limits: MediaLimits) -> "Iterator[VideoFra
         yield frame
 
 
-def _decoded(path: Path, kind: str, notes: list[str]) -> "Iterator[VideoFrame]":
+def _decoded(path: Path, kind: str, notes: list[str], from_s: float) -> "Iterator[VideoFrame]":
     """Give a clip's frames, progressive, with rising times; packets that cannot be decoded are passed over."""
     with open_clip(path, kind) as container:
         stream = video_stream(path, container)
         stream.codec_context.thread_count = 2
+        is_whole = not (kind in _INDEXED and from_s > _WORTH_SEEKING_S and _seek(container, from_s))
         packets, count = _Packets(container, stream, is_timed=kind != "avi"), 0
         progressive = _Progressive(stream)
         for frame in packets.frames():
@@ -193,11 +199,22 @@ def _decoded(path: Path, kind: str, notes: list[str]) -> "Iterator[VideoFrame]":
         for shown in progressive.push(None):
             count += 1
             yield shown
-        if packets.is_torn or (packets.broken and count < stream.frames):
-            of = f" of {stream.frames}" if stream.frames > count else ""
+        if packets.is_torn or (packets.broken and is_whole and count < stream.frames):
+            of = f" of {stream.frames}" if is_whole and stream.frames > count else ""
             notes.append(f"'{path.name}' is torn: {count}{of} frames could be read, what follows is missing.")
         elif packets.broken:
             notes.append(f"'{path.name}' is damaged: {packets.broken} pieces of its video could not be read.")
+
+
+def _seek(container: "InputContainer", from_s: float) -> bool:
+    """Go to the last key frame before a time; tell whether that worked."""
+    from av.error import FFmpegError
+
+    try:
+        container.seek((container.start_time or 0) + int(from_s * 1e6))
+    except FFmpegError:
+        return False
+    return True
 
 
 class _Packets:

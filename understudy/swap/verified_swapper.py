@@ -42,6 +42,7 @@ class Performer:
         store: TrustStore,
         threads: int = 1,
         look: Path | None = None,
+        photo: Path | None = None,
     ) -> "Performer":
         """Open a bundle and check that its persona may be put to a use.
 
@@ -53,6 +54,7 @@ class Performer:
             threads: cores that one frame's networks use.
             look: folder of a persona that has no network yet, as the Studio makes it (still.png, mesh.npy,
                 consent.json): its still plays, and takes the folder's name where the settings name nobody.
+            photo: the picture that its record lists, where that is not the look's own still.
 
         Raises:
             BundleError: damaged, or without such a persona.
@@ -66,7 +68,7 @@ class Performer:
             persona = Persona.load(info.name, info.title, info.still, info.consent)
         else:
             name = settings.persona or look.name
-            persona = Persona.load(name, name.title(), look / "still.png", look / "consent.json")
+            persona = Persona.load(name, name.title(), photo or look / "still.png", look / "consent.json")
             settings, roles = replace(settings, persona=name), {name: InstantPersona.open(look)}
         performer = cls(opened, persona, FaceSwapper(opened, settings, threads, roles), use, store)
         performer.check_consent()
