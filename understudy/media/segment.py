@@ -234,7 +234,7 @@ def join(
         result = stack.enter_context(
             av.open(file_address(target), "w", format=kind, options=options if kind != "webm" else {})
         )
-        video = result.add_stream_from_template(pictures[0])
+        video = result.add_stream_from_template(pictures[0], opaque=True)
         video.time_base = timing.time_base
         tracks = [_picture_packets(parts, video, timing.time_base)]
         tracks += add_sound(sound, result, suffix, note) if sound is not None else []
@@ -303,35 +303,35 @@ def try_output(
 def _write_gif(segments: Sequence[Path], target: Path, timing: ClipFormat) -> None:
     """Encode segments as a GIF: at most 15 frames a second, a palette of its own for each."""
     import av
-    from av.filter import Graph
 
-    rate_hz = min(timing.rate_hz, Fraction(_MOST_GIF_HZ))
     with av.open(file_address(target), "w", format="gif") as result, ExitStack() as stack:
         parts = [stack.enter_context(av.open(file_address(path))) for path in segments]
         first = parts[0].streams.video[0]
-        context = first.codec_context
-        graph = Graph()
-        source = graph.add_buffer(template=first, time_base=timing.time_base)
-        nodes = [
-            source,
-            graph.add("fps", f"fps={rate_hz}"),
-            graph.add("split"),
-        ]
-        palette = graph.add("palettegen", "stats_mode=single")
-        use, sink = graph.add("paletteuse", "new=1:dither=bayer"), graph.add("buffersink")
-        source.link_to(nodes[1])
-        nodes[1].link_to(nodes[2])
-        nodes[2].link_to(palette, 0, 0)
-        nodes[2].link_to(use, 1, 0)
-        palette.link_to(use, 0, 1)
-        use.link_to(sink)
-        graph.configure()
-        stream = cast("VideoStream", result.add_stream("gif", rate=rate_hz))
-        stream.width, stream.height, stream.pix_fmt = context.width, context.height, "pal8"
+        stream = cast("VideoStream", result.add_stream("gif", rate=min(timing.rate_hz, Fraction(_MOST_GIF_HZ))))
+        stream.width, stream.height, stream.pix_fmt = first.codec_context.width, first.codec_context.height, "pal8"
         stream.codec_context.time_base = Fraction(1, 100)
-        for frame in _filtered(_timed(parts, timing.time_base), graph):
+        for frame in _filtered(_timed(parts, timing.time_base), _gif_graph(first, timing)):
             result.mux(stream.encode(frame))
         result.mux(stream.encode(None))
+
+
+def _gif_graph(first: "VideoStream", timing: ClipFormat) -> Any:
+    from av.filter import Graph
+
+    graph = Graph()
+    source = graph.add_buffer(template=first, time_base=timing.time_base)
+    is_slow = timing.rate_hz <= _MOST_GIF_HZ  # then frames keep their own times
+    paced = graph.add("null") if is_slow else graph.add("fps", f"fps={_MOST_GIF_HZ}")
+    split, palette = graph.add("split"), graph.add("palettegen", "stats_mode=single")
+    use, sink = graph.add("paletteuse", "new=1:dither=bayer"), graph.add("buffersink")
+    source.link_to(paced)
+    paced.link_to(split)
+    split.link_to(palette, 0, 0)
+    split.link_to(use, 1, 0)
+    palette.link_to(use, 0, 1)
+    use.link_to(sink)
+    graph.configure()
+    return graph
 
 
 def _timed(parts: Iterable["InputContainer"], time_base: Fraction) -> "Iterator[VideoFrame]":

@@ -83,7 +83,7 @@ def _track(
         return None
     name = context.codec.name.removesuffix("float").removeprefix("lib")
     if name in _COPIED[suffix] and context.sample_rate:
-        track = result.add_stream_from_template(stream)
+        track = result.add_stream_from_template(stream, opaque=True)
         _keep_language(stream, track)
         return _rising(_copied(source, stream.index, track))
     if not context.sample_rate or not context.channels:
