@@ -248,7 +248,15 @@ class _Run:
         """See that the result can be written as asked, before any work is done."""
         conversion = self._conversion
         size = fitted(next(self._read()).image(), conversion.encoding.height).shape[1::-1]
-        try_output(self._sound, conversion.target, self._timing, size, conversion.encoding, self._partial.path)
+        try_output(
+            self._sound,
+            conversion.target,
+            self._timing,
+            size,
+            conversion.encoding,
+            self._partial.path,
+            conversion.seal,
+        )
 
     def swap(self, model: FrameModel) -> None:
         """Write the segments that are missing."""
@@ -352,7 +360,9 @@ class _Run:
         join(self._partial.segments, self._sound, joined, self._timing, self._notes.append)
         if conversion.seal is not None:
             conversion.seal(joined)
-        publish(joined, conversion.target)
+        for written in (joined.with_suffix(".c2pa"), joined):  # the manifest of what cannot hold one lies beside it
+            if written.exists():
+                publish(written, conversion.target.with_suffix(written.suffix))
         self._tell(Tally(), "done")
         self._partial.remove()
 

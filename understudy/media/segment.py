@@ -7,7 +7,7 @@ where NUT holds the codec.
 
 import heapq
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -259,9 +259,15 @@ def _mux(result: "OutputContainer", packets: "Iterator[Packet[Any]]", note: Note
 
 
 def try_output(
-    sound: SoundSource | None, target: Path, timing: ClipFormat, size: tuple[int, int], encoding: Encoding, room: Path
+    sound: SoundSource | None,
+    target: Path,
+    timing: ClipFormat,
+    size: tuple[int, int],
+    encoding: Encoding,
+    room: Path,
+    seal: Callable[[Path], None] | None = None,
 ) -> None:
-    """Open the result as it will be, and write one picture and the first of each sound track; then forget it.
+    """Open the result as it will be, write one picture and the first of each sound track, sign it; then forget it.
 
     What cannot be written fails here, before any work is done.
 
@@ -272,6 +278,7 @@ def try_output(
         size: (width, height) of its pictures, even.
         encoding: how it will be encoded.
         room: a folder to write in.
+        seal: signs the result.
 
     Raises:
         EncodingError: no encoder.
@@ -287,6 +294,8 @@ def try_output(
             writer.write(np.full((size[1], size[0], 3), 128, np.uint8), 0)
         first = replace(sound, most_packets=1) if sound is not None else None
         join([piece], first, whole, timing)
+        if seal is not None:
+            seal(whole)
     except (FFmpegError, ValueError) as error:
         if isinstance(error, LiveframeError):
             raise
@@ -296,8 +305,8 @@ def try_output(
             "container, --codec or --height."
         ) from error
     finally:
-        piece.unlink(missing_ok=True)
-        whole.unlink(missing_ok=True)
+        for path in (piece, whole, whole.with_suffix(".c2pa")):
+            path.unlink(missing_ok=True)
 
 
 def _write_gif(segments: Sequence[Path], target: Path, timing: ClipFormat) -> None:
