@@ -41,6 +41,7 @@ from understudy.media.resume import Tally
 from understudy.provenance.c2pa import provenance_from
 from understudy.swap.blend import DETAIL
 from understudy.swap.own_personas import Choice, choose_persona, own_personas, persona_of_photo, work_folder
+from understudy.swap.people import People, Rule, read_rule, rule_for
 from understudy.swap.swapper import SwapSettings
 from understudy.swap.verified_swapper import Performer
 
@@ -116,6 +117,9 @@ def _add_personas(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bundle", type=Path, default=default_bundle(), help="a bundle's directory or .zip")
     look = "a persona made of one photo, as the Studio keeps it (still.png, mesh.npy, consent.json); its still plays"
     parser.add_argument("--look", type=Path, metavar="FOLDER", help=look)
+    rule = "who plays whom, told by the face through the whole clip: a picture of the person meant, or left, middle, "
+    rule += "right for who is there at first; PERSONA or keep (as they are). Again for each; others get --persona"
+    parser.add_argument("--map", action="append", default=[], metavar="REFERENCE.jpg=PERSONA", help=rule)
     photo = "any photo plays; its owner's consent goes with it (--consent)"
     parser.add_argument("--photo", type=Path, metavar="FACE.jpg", help=photo)
     parser.add_argument("--consent", type=Path, metavar="RECORD.json", help="the signed record for --photo")
@@ -198,6 +202,7 @@ class _Player:
     """Who plays in a run of results: the persona, ready, and how frames are treated."""
 
     performer: Performer
+    others: Sequence[Performer]
     options: argparse.Namespace
     environment: Mapping[str, str]
     is_face_suspected: Callable[[Image], bool] | None
@@ -209,12 +214,13 @@ class _Player:
             target=target,
             policy=ScreenPolicy(options.on_miss, options.no_face, options.cover),
             paints=performer.paints(),
-            seal=performer.sealer(provenance_from(self.environment)),
+            seal=performer.sealer(provenance_from(self.environment), self.others),
             is_face_suspected=self.is_face_suspected,
             identity={
                 "bundle": performer.bundle.digest,
                 "settings": performer.swapper.settings,
-                "persona": performer.check_consent(),  # the record holds the reference's hash
+                "personas": [each.check_consent() for each in (performer, *self.others)],  # records hold the hashes
+                "map": tuple(options.map),
             },
             is_overwriting=options.overwrite,
             encoding=Encoding(options.codec, options.quality, options.height, options.hardware),
@@ -248,20 +254,48 @@ def _chosen(options: argparse.Namespace, word: str, environment: Mapping[str, st
 @contextmanager
 def _engaged(options: argparse.Namespace, word: str, environment: Mapping[str, str]) -> Iterator[_Player]:
     with _chosen(options, word, environment) as choice:
-        settings = SwapSettings(
-            persona=choice.name,
-            faces=options.faces,
-            strength=options.strength,
-            colour_match=options.colour_match,
-            own_eyes=options.own_eyes,
-            detail=options.detail,
-        )
-        store = TrustStore(trust_folder(environment))
-        performer = Performer.engage(
-            choice.bundle, settings, "record", store, options.threads, choice.look, choice.photo
-        )
+        performer = _performer(options, choice, environment)
+        others: list[Performer] = []
+        if options.map:
+            performer, others = _with_people(options, performer, environment)
         suspects = _suspects_faces() if options.no_face is OnNoFace.KEEP else None
-        yield _Player(performer, options, environment, suspects)
+        yield _Player(performer, others, options, environment, suspects)
+
+
+def _performer(options: argparse.Namespace, choice: Choice, environment: Mapping[str, str]) -> Performer:
+    settings = SwapSettings(
+        persona=choice.name,
+        faces=options.faces,
+        strength=options.strength,
+        colour_match=options.colour_match,
+        own_eyes=options.own_eyes,
+        detail=options.detail,
+    )
+    store = TrustStore(trust_folder(environment))
+    return Performer.engage(choice.bundle, settings, "record", store, options.threads, choice.look, choice.photo)
+
+
+def _with_people(
+    options: argparse.Namespace, performer: Performer, environment: Mapping[str, str]
+) -> tuple[Performer, list[Performer]]:
+    """Make the rules of --map, and engage everybody whom they name."""
+    own, bundle = own_personas(work_folder(environment)), Bundle.load(options.bundle)
+    rules: list[Rule] = []
+    others: dict[str, Performer] = {}
+    for who, word in map(read_rule, options.map):
+        name = word
+        if word:
+            choice = choose_persona(word, options.bundle, bundle, own)
+            name = choice.name
+            if name != performer.persona.name and name not in others:
+                others[name] = _performer(options, choice, environment)
+        rules.append(rule_for(who, name))
+    swapper = performer.swapper
+    for name, other in others.items():
+        if other.bundle.digest != performer.bundle.digest or name not in swapper.personas:
+            other.swapper.load([name])
+            swapper = swapper.with_role(name, other.swapper.player(name).role)
+    return replace(performer, swapper=swapper.with_people(People(tuple(rules)))), list(others.values())
 
 
 def _convert_one(player: _Player, task: Task, should_stop: Callable[[], bool], write: ProgressFile) -> ConvertReport:

@@ -34,7 +34,8 @@ class SwapSettings:
         mask_size: 1 is the network's own mask, 0.5 much smaller, 1.5 much larger.
         faces: "all"; "largest", which stays with one face until another is half as large again; or a track's
             id. Faces not chosen are shown as the camera sees them.
-        cast: personas by track id, for several faces; faces not named get `persona`.
+        cast: personas by track id, for several faces; faces not named get `persona`, and those named with "" are
+            shown as the camera sees them.
         use_hull: whether the mask ends at the mesh's face oval.
         own_eyes: whether the actor's own eyes and inner mouth show; else what the persona's network paints there.
         detail: how much of the fine structure of the persona's still is laid over what the network paints, 0 to 2.
@@ -87,13 +88,11 @@ class Chooser:
     def __init__(self) -> None:
         self._chosen_id: int | None = None
 
-    def choose(self, faces: Sequence[Face], which: str | int) -> list[Face]:
-        """Give the faces that must be replaced, those without a mesh included.
+    def choose(self, faces: Sequence[Face], settings: SwapSettings) -> list[Face]:
+        """Give the faces that must be replaced, those without a mesh included, but for those left as they are."""
+        return [face for face in self._chosen(faces, settings.faces) if settings.persona_of(face)]
 
-        Args:
-            faces: what the tracker reports.
-            which: "all", "largest", or a track's id.
-        """
+    def _chosen(self, faces: Sequence[Face], which: str | int) -> list[Face]:
         if which == "all":
             return list(faces)
         if which != "largest":

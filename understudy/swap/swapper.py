@@ -14,6 +14,7 @@ from liveframe.frame import Frame, FrameResult
 from understudy.bundle.bundle import Bundle
 from understudy.draw.mesh_overlay import draw_mesh, tinted
 from understudy.swap.blend import Blender
+from understudy.swap.people import People
 from understudy.swap.renderer import CropRenderer, InstantPersona, Player, Role
 from understudy.swap.settings import Chooser, SwapSettings, View
 from understudy.swap.skin_detail import Detail
@@ -38,6 +39,7 @@ class FaceSwapper:
         threads: cores that one frame's networks use.
         roles: further personas, or others in place of the bundle's: a remote model, an instant persona.
         tracking: how faces are followed.
+        people: who plays whom, told by their faces, where several are in sight.
 
     Raises:
         ModelError: there is no persona, or the settings name an unknown one.
@@ -50,8 +52,10 @@ class FaceSwapper:
         threads: int = 1,
         roles: Mapping[str, Role] | None = None,
         tracking: TrackSettings | None = None,
+        people: People | None = None,
     ) -> None:
         self._bundle = bundle
+        self.people = people
         self._threads = threads
         self._tracking = tracking or TrackSettings()
         self._lock = threading.Lock()
@@ -72,7 +76,7 @@ class FaceSwapper:
         with self._lock:
             if self._eyes is None:
                 self._eyes = _open_eyes(self._threads)
-        self.load(_names(self.settings))
+        self.load([*_names(self.settings), *(self.people.personas if self.people else ())])
 
     def open_session(self) -> "SwapSession":
         """Start one viewer's stream; a split one where a persona is far away.
@@ -89,7 +93,14 @@ class FaceSwapper:
     def with_role(self, name: str, role: Role) -> "FaceSwapper":
         """Give another swapper that knows one more persona (or another one of that name), sharing all networks."""
         roles = {key: player.role for key, player in self._players.items()} | {name: role}
-        other = FaceSwapper(self._bundle, self.settings, self._threads, roles, self._tracking)
+        other = FaceSwapper(self._bundle, self.settings, self._threads, roles, self._tracking, self.people)
+        other._eyes = self._eyes
+        return other
+
+    def with_people(self, people: People) -> "FaceSwapper":
+        """Give another swapper that tells by their faces who plays whom, sharing all networks."""
+        roles = {key: player.role for key, player in self._players.items()}
+        other = FaceSwapper(self._bundle, self.settings, self._threads, roles, self._tracking, people)
         other._eyes = self._eyes
         return other
 
@@ -152,6 +163,7 @@ class SwapSession:
         self._model = model
         self._tracker = tracker
         self._chooser = Chooser()
+        self._people = model.people.open() if model.people else None
         self._blender = Blender()
         self._lock = threading.Lock()
         self._settings = self._wanted = settings
@@ -228,7 +240,9 @@ class SwapSession:
         self._faces = tuple(faces)
         stages_ms = dict(self._tracker.stages_ms)
         lap = _Laps(stages_ms)
-        chosen = self._chooser.choose(faces, settings.faces)
+        if self._people is not None:
+            settings = replace(settings, cast={**self._people.assign(frame.image, faces), **settings.cast})
+        chosen = self._chooser.choose(faces, settings)
         parts = self._aligned(frame.image, [face for face in chosen if face.mesh is not None], settings)
         lap("warp")
         players = [self._model.player(name) for name in parts]
@@ -343,7 +357,7 @@ def _open_eyes(threads: int) -> tuple[FaceDetector, FaceMesh]:
 
 
 def _names(settings: SwapSettings) -> list[str]:
-    return [settings.persona, *settings.cast.values()]
+    return [settings.persona, *(name for name in settings.cast.values() if name)]
 
 
 def _zoom(face: AlignedFace) -> float:

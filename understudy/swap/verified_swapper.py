@@ -1,6 +1,6 @@
 """A persona ready to perform outside the app: bundle verified, consent checked, networks and marks at hand."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -96,8 +96,10 @@ class Performer:
         """What marks every picture: the watermark, then the label on top of it."""
         return self.disclosure.paints(self.bundle.digest)
 
-    def sealer(self, provenance: Provenance) -> Callable[[Path], None]:
+    def sealer(self, provenance: Provenance, others: Sequence["Performer"] = ()) -> Callable[[Path], None]:
         """Give what asks for consent once more and then signs a finished recording, in place, before it is published.
+
+        `others` play in it too: the claim names them, and their consent is asked for as well.
 
         It raises ConsentError where consent expired or was revoked in the meantime, and ProvenanceError where the
         file cannot be signed. Where the operator's file says so (`disclosure`), it asks, but does not sign.
@@ -106,10 +108,10 @@ class Performer:
 
         def seal(path: Path) -> None:
             claim = Claim(
-                persona=self.persona.name,
+                persona=", ".join(each.persona.name for each in (self, *others)),
                 model_version=self.bundle.manifest.version,
                 model_digest=self.bundle.digest,
-                consent_digest=self.check_consent(),
+                consent_digest=", ".join(each.check_consent() for each in (self, *others)),
                 watermark_payload=payload_of(self.bundle.digest) if disclosure.has_watermark else None,
             )
             if disclosure.is_signed:
