@@ -6,7 +6,7 @@ import streamlit as st
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
-from ui.relay.camera_socket import PATH
+from ui.relay.camera_socket import socket_path
 from ui.relay.websocket import relay_frames
 from ui.session.settings import app_settings
 from ui.session.shared import seats
@@ -21,4 +21,4 @@ async def frames(socket: WebSocket) -> None:
     await relay_frames(socket, seats())
 
 
-app = st.App("ui/main.py", routes=[WebSocketRoute(st.get_option("server.baseUrlPath").rstrip("/") + PATH, frames)])
+app = st.App("ui/main.py", routes=[WebSocketRoute(socket_path(), frames)])

@@ -29,6 +29,7 @@ from understudy.consent.persona import Persona
 from understudy.consent.record import ConsentError
 from understudy.consent.trust_store import Trust, TrustStore, trust_folder
 from understudy.jobs.quiet_logs import keep_quiet
+from understudy.jobs.work_folder import keep_tracking_together
 
 if TYPE_CHECKING:
     from training.evaluation.clip_report import ClipReport
@@ -240,6 +241,7 @@ def _run(options: argparse.Namespace) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; give its exit status."""
     keep_quiet(os.environ)
+    keep_tracking_together(os.environ)
     parser = _parser()
     options = parser.parse_args(arguments)
     if not options.clips and not options.rollback:

@@ -4,7 +4,7 @@
     uv run python -m pipelines.registry register BUNDLE --alias challenger
     uv run python -m pipelines.registry resolve models:/understudy@champion
 
-The tracking server is MLFLOW_TRACKING_URI, or sqlite in the working directory.
+The tracking server is MLFLOW_TRACKING_URI, or sqlite in the work folder, which the app reads too.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from liveframe.errors import LiveframeError
 from training.model.log_model import DIGEST_TAG, LoggedBundle, fetch_bundle, find_version, log_bundle
 from understudy.bundle.bundle import BundleError
 from understudy.jobs.quiet_logs import keep_quiet
+from understudy.jobs.work_folder import keep_tracking_together
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -256,6 +257,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; give its exit status: 2 when it is refused."""
     keep_quiet(os.environ)
     options = _parser().parse_args(arguments)
+    keep_tracking_together(os.environ)
     registry = Registry(options.name)
     try:
         if options.command == "list":

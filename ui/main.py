@@ -6,7 +6,9 @@ from ui.convert import page as convert
 from ui.live import page as live
 from ui.models import page as models
 from ui.parts import login
+from ui.session.settings import app_settings
 from ui.studio import page as studio
+from understudy.jobs.command_line import sentence_for
 
 # The page begins under the navigation, not a hand's breadth below: pictures come first.
 _CLOSER = "<style>.stMainBlockContainer { padding-top: 4.5rem; padding-bottom: 3rem; }</style>"
@@ -28,4 +30,11 @@ chosen = st.navigation(pages, position="hidden" if must_log_in else "top")
 if must_log_in:
     login.login_page()
 else:
-    chosen.run()
+    try:
+        chosen.run()
+    except OSError as error:  # a folder that cannot be used: say which, and how to choose another
+        st.error(
+            f"{sentence_for(error)} The app keeps its files in UNDERSTUDY_WORK ({app_settings().work}) and keys in "
+            f"UNDERSTUDY_HOME ({app_settings().trust}): both must be folders that it may write.",
+            icon=":material/folder_off:",
+        )

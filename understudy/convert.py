@@ -24,6 +24,7 @@ from understudy.consent.trust_store import TrustStore, trust_folder
 from understudy.jobs.command_line import FAILED, STOPPED, command, sentence_for
 from understudy.jobs.queue import write_json
 from understudy.jobs.stop_requests import stop_requests
+from understudy.jobs.work_folder import work_folder
 from understudy.media.batch import Task, find_sources, is_photo, plan
 from understudy.media.clip_gate import OnMiss, OnNoFace, ScreenPolicy
 from understudy.media.conversion import (
@@ -40,7 +41,7 @@ from understudy.media.photo_conversion import convert_photo, preview
 from understudy.media.resume import Tally
 from understudy.provenance.c2pa import provenance_from
 from understudy.swap.blend import DETAIL
-from understudy.swap.own_personas import Choice, choose_persona, own_personas, persona_of_photo, work_folder
+from understudy.swap.own_personas import Choice, choose_persona, own_personas, persona_of_photo
 from understudy.swap.people import People, Rule, read_rule, rule_for
 from understudy.swap.swapper import SwapSettings
 from understudy.swap.verified_swapper import Performer

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from understudy.bundle.bundle import Bundle, BundleError, default_bundle
 from understudy.jobs.command_line import command
-from understudy.swap.own_personas import OwnPersona, own_personas, work_folder
+from understudy.jobs.work_folder import work_folder
+from understudy.swap.own_personas import OwnPersona, own_personas
 
 
 def describe(bundle: Bundle, own: Sequence[OwnPersona] = (), is_long: bool = False) -> list[str]:

@@ -1,6 +1,7 @@
 """What a training tells MLflow: settings, curves, pictures, and the bundle at the end."""
 
 import hashlib
+import os
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import Any
 
 from training.data.pairs import write_json
 from training.model.config import TrainingConfig
+from understudy.jobs.work_folder import keep_tracking_together
 
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,6 +37,7 @@ class Tracker:
         import mlflow  # takes seconds: only when something is tracked
 
         self._mlflow = mlflow
+        keep_tracking_together(os.environ, self.config.tracking)
         mlflow.set_tracking_uri(self.config.tracking)
         mlflow.set_experiment(self.config.name)
         with mlflow.start_run(run_id=self._earlier_run(), run_name=Path(self.config.out).name) as run:

@@ -75,7 +75,8 @@ def _freshness(snapshot: Snapshot) -> None:
         return
     with st.container(horizontal=True, vertical_alignment="center"):
         age_s = max(0, round(time.time() - snapshot.taken_s))
-        st.caption(f"As of {age_s} s ago." if age_s < 90 else f"As of {age_s // 60} min ago.")
+        age = f"As of {age_s} s ago." if age_s < 90 else f"As of {age_s // 60} min ago."
+        st.caption(age if snapshot.taken_s else registry_view().trouble or "The registry was not asked yet.")
         st.button("Look again", key="refresh", icon=":material/refresh:", type="tertiary", on_click=_refresh)
 
 

@@ -57,6 +57,12 @@ class Camera(NamedTuple):
     height: int
 
 
+def socket_path() -> str:
+    """Where the frames' WebSocket is served: below server.baseUrlPath, which may be written with or without slashes."""
+    base = str(st.get_option("server.baseUrlPath") or "").strip("/")
+    return f"/{base}{PATH}" if base else PATH
+
+
 def camera_socket(token: str, camera: Camera, in_flight: int) -> str:
     """Mount the camera.
 
@@ -72,7 +78,7 @@ def camera_socket(token: str, camera: Camera, in_flight: int) -> str:
         key="camera_socket",
         data={
             "token": token,
-            "path": st.get_option("server.baseUrlPath").rstrip("/") + PATH,
+            "path": socket_path(),
             "width": camera.width,
             "height": camera.height,
             "inFlight": in_flight,

@@ -12,6 +12,7 @@ from serving.turn import TurnSettings
 from serving.vertex.client import RemoteSettings
 from understudy.bundle.bundle import default_bundle
 from understudy.consent.trust_store import trust_folder
+from understudy.jobs.work_folder import tracking_address
 
 _ROOT = Path(__file__).resolve().parents[2]
 _MODEL = re.compile(r"models:/[^/@]+@[^/@]+")
@@ -60,7 +61,7 @@ class AppSettings:
     @property
     def tracking_uri(self) -> str:
         """MLflow's address, the default filled in."""
-        return self.tracking or f"sqlite:///{self.work / 'mlflow.db'}"
+        return self.tracking or tracking_address({"UNDERSTUDY_WORK": str(self.work)})
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "AppSettings":

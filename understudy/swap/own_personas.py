@@ -1,7 +1,7 @@
 """Personas beside those that ship: what whoever runs the app made in the Studio, and any photo with its record."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,11 +60,6 @@ class Choice:
     bundle: Path
     look: Path | None = None
     photo: Path | None = None
-
-
-def work_folder(environment: Mapping[str, str]) -> Path:
-    """Where Studio and Convert keep personas, uploads and jobs: UNDERSTUDY_WORK, else work/ beside the packages."""
-    return Path(environment.get("UNDERSTUDY_WORK") or Path(__file__).resolve().parents[2] / "work")
 
 
 def own_personas(work: Path) -> list[OwnPersona]:
