@@ -36,7 +36,7 @@ def locked_requirements() -> list[str]:
 
 
 def environment(requirements: list[str]) -> str:
-    """Give environment.yml's text for these requirement lines."""
+    """Return environment.yml's text for these requirement lines."""
     head = [
         f"# Generated from uv.lock by `{REWRITE}`; do not edit. CI fails when the two drift apart.",
         "name: understudy",

@@ -21,7 +21,7 @@ import pytest
 from numpy.typing import NDArray
 from streamlit.testing.v1 import AppTest
 
-from benchmarks.harness.live_stage import HandCamera, open_page, seated
+from benchmarks.harness.live_stage import HandCamera, admitted, open_page
 from benchmarks.harness.machine import machine
 from benchmarks.harness.moving_face import frames
 from benchmarks.harness.pages import fresh_app, no_worker
@@ -74,7 +74,7 @@ def reruns(rounds: int, clip: bytes) -> Figures:
 def switches(page: AppTest, pictures: Sequence[Image], rounds: int) -> list[float]:
     """Time clicks on other personas, each until the picture shows whom it will show from then on, ms."""
     names = _names(page)
-    camera = HandCamera(seated())
+    camera = HandCamera(admitted())
     camera.send_until(ShownState.SWAPPED, pictures[0])
     for name in names:  # the first click on a persona loads it: not what somebody feels who goes to and fro
         page.button(key=f"persona-{name}").click().run()
@@ -96,13 +96,13 @@ def _switch(page: AppTest, camera: HandCamera, name: str, picture: Image) -> flo
 
 
 def _standing(camera: HandCamera, picture: Image) -> tuple[Image, float]:
-    """Give what is shown of a standing picture, and how much that changes by itself: the watermark moves."""
+    """Return what is shown of a standing picture, and how much that changes by itself: the watermark moves."""
     shown = [camera.send_until(ShownState.SWAPPED, picture) for _ in range(8)]
     return shown[-1], float(np.median([_off(one, other) for one, other in pairwise(shown)]))
 
 
 def _arrival_s(camera: HandCamera, picture: Image, before: tuple[Image, float]) -> float:
-    """Send frames until a swapped one shows somebody else; gives when, time.perf_counter() seconds.
+    """Send frames until a swapped one shows somebody else; returns when, time.perf_counter() seconds.
 
     Raises:
         RuntimeError: nobody came within a minute.
@@ -110,7 +110,7 @@ def _arrival_s(camera: HandCamera, picture: Image, before: tuple[Image, float]) 
     start_s = time.perf_counter()
     while time.perf_counter() - start_s < _PATIENCE_S:
         shown = camera.send(picture)
-        if seated().pipeline.stats().state is ShownState.SWAPPED and _off(shown, before[0]) > 3 * before[1]:
+        if admitted().pipeline.stats().state is ShownState.SWAPPED and _off(shown, before[0]) > 3 * before[1]:
             return time.perf_counter()
     raise RuntimeError("Another persona must come within a minute, but did not. Choose one on the Live page to see.")
 
@@ -121,7 +121,7 @@ def _off(one: Image, other: Image) -> float:
 
 def instant_personas(live: AppTest, photo: bytes, picture: Image, rounds: int) -> list[float]:
     """Time the way from “Make the persona” until it plays on the Live page, ms."""
-    camera = HandCamera(seated())
+    camera = HandCamera(admitted())
     times_ms: list[float] = []
     for number in range(rounds):
         studio = _filled(AppTest.from_function(_studio, default_timeout=60).run(), f"Nobody {number}", photo)
@@ -172,7 +172,7 @@ def _clip(path: Path, pictures: Sequence[Image]) -> bytes:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and print; gives the exit status."""
+    """Measure and print; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.app_speed", description=__doc__)
     parser.add_argument("--bundle", type=Path, default=default_bundle())
     parser.add_argument("--rounds", type=int, default=20)

@@ -110,7 +110,7 @@ def plan(service: Service, scaler: Autoscaler) -> dict[str, dict[int, Day]]:
 
 
 def table(days: Mapping[str, Mapping[int, Day]]) -> str:
-    """Give the days as a Markdown table."""
+    """Return the days as a Markdown table."""
     lines = [
         "| day | viewers at the peak | replicas, mean / most | p95 that 99 % of frames keep | frames refused "
         "| cost per viewer-hour |",
@@ -126,7 +126,7 @@ def table(days: Mapping[str, Mapping[int, Day]]) -> str:
 
 
 def report(calls: Mapping[int, Mapping[int, float]], check: Mapping[str, Any], days: Any, scaler: Autoscaler) -> str:
-    """Give the generated part of docs/capacity.md."""
+    """Return the generated part of docs/capacity.md."""
     where = machine()
     service: Service = check["service"]
     heads = " | ".join(f"batch {batch}" for batch in BATCHES)

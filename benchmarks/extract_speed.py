@@ -51,7 +51,7 @@ def plain_loop(clip: Path, out: Path, use_identity: bool) -> int:
 
 
 def timed(run: Callable[[Path], int]) -> tuple[float, float]:
-    """Give frames a second, and CPU ms a frame (child processes counted), of one run into a fresh folder."""
+    """Return frames a second, and CPU ms a frame (child processes counted), of one run into a fresh folder."""
     out = Path(tempfile.mkdtemp())
     try:
         started_s, before_s = time.perf_counter(), sum(os.times()[:4])
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def made_clip(path: Path, count: int) -> Path:
-    """Write a clip of so many frames of the moving astronaut; gives the path."""
+    """Write a clip of so many frames of the moving astronaut; returns the path."""
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 25.0, (640, 480))
     for image in frames(None, 640, 480, count):
         writer.write(np.ascontiguousarray(image))

@@ -85,7 +85,7 @@ def measure(bundle: Path, rounds: int, seconds: float, chromium: str) -> Figures
 
 @contextmanager
 def served(bundle: Path, relay: str, folder: Path) -> Iterator[str]:
-    """Serve the app, with a work folder of its own; gives its address.
+    """Serve the app, with a work folder of its own; returns its address.
 
     Raises:
         RuntimeError: it does not answer in time.
@@ -163,7 +163,7 @@ def figures(sights: Sequence[tuple[Seen, Seen]]) -> Figures:
 
 
 def latencies(sent: Seen, shown: Seen) -> list[float]:
-    """Give how long each shown frame took, ms, since the camera last presented its number; repeats count once."""
+    """Return how long each shown frame took, ms, since the camera last presented its number; repeats count once."""
     moments: dict[int, list[float]] = {}
     for number, time_ms in sent:
         moments.setdefault(number, []).append(time_ms)
@@ -178,7 +178,7 @@ def latencies(sent: Seen, shown: Seen) -> list[float]:
 
 
 def fps(shown: Seen) -> float:
-    """Give how many frames with new content came a second."""
+    """Return how many frames with new content came a second."""
     changes = sum(after[0] != before[0] for before, after in pairwise(shown))
     return changes * 1000 / (shown[-1][1] - shown[0][1]) if changes else 0.0
 
@@ -195,7 +195,7 @@ def server_alone(bundle: Path, count: int) -> Figures:
 
 
 def as_table(report: Mapping[str, Any]) -> str:
-    """Give a report as the README shows it."""
+    """Return a report as the README shows it."""
     cells = ["| 640×480, one face | frames/s | median, ms | 95 of 100 below, ms |", "|---|--:|--:|--:|"]
     for name in (*(f"{relay}.{mode}" for relay in RELAYS for mode in MODES), "server_720p"):
         title = ", ".join(_TITLES.get(part, "server alone, 1280×720, one thread") for part in name.split("."))
@@ -212,7 +212,7 @@ def as_table(report: Mapping[str, Any]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and print; gives the exit status."""
+    """Measure and print; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.glass_to_glass", description=__doc__)
     parser.add_argument("--bundle", type=Path, default=default_bundle())
     parser.add_argument("--rounds", type=int, default=3)

@@ -8,7 +8,7 @@ so that both see their whole schedule. Both are measured several times on the wa
 held all of GATE first, null where it never did. A run that was cut off goes on when the same command is run again.
 
 With `--start-from BUNDLE` each does what it can best: the paired recipe trains a decoder on the bundle's encoder
-(training/configs/persona.toml), the classic one cannot and starts from chance.
+(training/configs/persona.toml), the classic one cannot and starts randomly initialised.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def compare(
         frames: frames to take of each clip; 0 takes all.
         looks: how often each is measured, evenly over its minutes; the last time is at the end.
         is_fast: train the 128 px network of `--size fast`: more than twice the steps in the same minutes.
-        start_from: a bundle whose encoder the paired recipe trains a decoder on; None starts both from chance.
+        start_from: a bundle whose encoder the paired recipe trains a decoder on; None starts both randomly initialised.
 
     Returns:
         The machine, figures by recipe (of the network alone, means over the clips), what plays at each look
@@ -99,7 +99,7 @@ def _looks(config: Any, looks: int, evaluator: Any, persona: str) -> dict[int, d
     """
     from understudy.swap.swapper import SwapSettings
 
-    ways = {"network": SwapSettings(persona, own_eyes=False, detail=0.0), "played": SwapSettings(persona)}
+    ways = {"network": SwapSettings(persona, own_eyes=False, skin_detail=0.0), "played": SwapSettings(persona)}
     kept = Path(config.out) / "looks.json"
     before = json.loads(kept.read_text()) if kept.is_file() else {}
     seen: dict[int, dict[str, Any]] = {int(step): found for step, found in before.items()}
@@ -135,7 +135,7 @@ def holds_gate(figures: Mapping[str, float | None]) -> bool:
 
 
 def _mean(reports: Sequence[dict[str, Any]], key: str) -> float | None:
-    """Give a figure's mean over the clips; None where some clip has none: a face so bad that no judge sees it."""
+    """Return a figure's mean over the clips; None where some clip has none: a face so bad that no judge sees it."""
     values = [report[key] for report in reports]
     return None if None in values else round(mean(values), 4)
 
@@ -149,7 +149,7 @@ def _ratios(figures: dict[str, Any]) -> dict[str, float | None]:
 
 
 def _iterations(config: Any, minutes: float) -> int:
-    """Give how many steps the minutes hold; measured once, then kept."""
+    """Return how many steps the minutes hold; measured once, then kept."""
     plan = Path(config.out) / "iterations.json"
     if not plan.is_file():
         plan.parent.mkdir(parents=True, exist_ok=True)

@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def as_text(report: Mapping[str, Any]) -> str:
-    """Give a report as lines to read, one a row."""
+    """Return a report as lines to read, one a row."""
     by_row: dict[str, list[str]] = {}
     for key, value in report.items():
         if key.count(".") == 2:

@@ -23,10 +23,10 @@ import psutil
 from numpy.typing import NDArray
 
 from benchmarks.harness.delayed import delayed
-from benchmarks.harness.far_path import compare_pixels, compare_rates, stream
 from benchmarks.harness.load import Outcome, closed_loop, http_request, open_loop
 from benchmarks.harness.machine import machine
 from benchmarks.harness.moving_face import frames
+from benchmarks.harness.remote_path import compare_pixels, compare_rates, stream
 from benchmarks.harness.serving_process import OUR_SERVER, SDK_SERVER, serving
 from liveframe.model import BatchModel
 from liveframe.remote.client import LocalClient, RemoteClient, RemotePolicy
@@ -35,7 +35,7 @@ from liveframe.remote.transport import Transport
 from liveframe.remote.wire import MEDIA_TYPE, batch_from_json, batch_to_json, encode_batch
 from serving.vertex.client import RemoteModel, RemoteSettings
 from understudy.bundle.bundle import Bundle, default_bundle
-from understudy.swap.renderer import Role
+from understudy.swap.renderer import Renderer
 from understudy.swap.swapper import FaceSwapper
 
 Batch = NDArray[np.uint8]
@@ -132,7 +132,7 @@ def measure_order(url: str, bundle: Bundle, seconds: float, rate_hz: float, dead
     """Stream a face through the server, which alone can paint it, while others send `rate_hz` requests.
 
     Returns:
-        What the stream showed (`far_path.Stream`), and how many of the others' requests were refused.
+        What the stream showed (`remote_path.Stream`), and how many of the others' requests were refused.
     """
     name = bundle.personas[0].name
     model = bundle.swap_model(name)
@@ -152,8 +152,8 @@ def measure_path(url: str, bundle: Bundle, seconds: float, rounds: int, delay_s:
     """Run the app's whole path with the embedded model and, as the app does, with the served one behind a slow network.
 
     Returns:
-        `far_path.compare_rates` (crops as JPEG), the share of crops that the embedded model had to stand in for,
-        and `far_path.compare_pixels` (crops raw).
+        `remote_path.compare_rates` (crops as JPEG), the share of crops that the embedded model had to stand in for,
+        and `remote_path.compare_pixels` (crops raw).
     """
     name = bundle.personas[0].name
     pictures = frames(None, *SIZE, PICTURES)
@@ -171,9 +171,9 @@ def measure_path(url: str, bundle: Bundle, seconds: float, rounds: int, delay_s:
     return {"delay_ms": delay_s * 1e3, **rates, "embedded_stood_in": _round(share), **pixels}
 
 
-def _swapper(bundle: Bundle, role: Role) -> FaceSwapper:
-    """The bundle's first persona, played by that role."""
-    return FaceSwapper(bundle, roles={bundle.personas[0].name: role})
+def _swapper(bundle: Bundle, renderer: Renderer) -> FaceSwapper:
+    """The bundle's first persona, played by that renderer."""
+    return FaceSwapper(bundle, renderers={bundle.personas[0].name: renderer})
 
 
 def _load_figures(outcomes: Sequence[Outcome], seconds: float, deadline_ms: float, peak: float) -> dict[str, object]:
@@ -195,7 +195,7 @@ def _load_figures(outcomes: Sequence[Outcome], seconds: float, deadline_ms: floa
 
 
 def _goodput(outcomes: Sequence[Outcome], seconds: float, deadline_ms: float) -> float:
-    """Give answers within their deadline, per second of the time that they really took."""
+    """Return answers within their deadline, per second of the time that they really took."""
     good = [outcome for outcome in outcomes if outcome.status == 200 and outcome.wait_s * 1e3 <= deadline_ms]
     return len(good) / seconds
 
@@ -223,7 +223,7 @@ def measure_delay(url: str, model: BatchModel, frames: int, delay_s: float) -> d
 
 
 def _paced(submit: Callable[[], Future[Batch]], frames: int, in_flight: int) -> float:
-    """Submit at 30 Hz, at most some at once, as a camera does; gives answers per second, errors not counted."""
+    """Submit at 30 Hz, at most some at once, as a camera does; returns answers per second, errors not counted."""
     pending: list[Future[Batch]] = []
     start_s = time.perf_counter()
     good = 0
@@ -241,7 +241,7 @@ def _is_good(future: Future[Batch]) -> bool:
 
 
 def smooth_crops(shape: tuple[int, int, int], count: int) -> Batch:
-    """Give uint8 [count, *shape]: noise blurred into something as easy to encode as a face."""
+    """Return uint8 [count, *shape]: noise blurred into something as easy to encode as a face."""
     noise = np.random.default_rng(0).integers(0, 256, (count, *shape), np.uint8)
     return np.stack([np.asarray(cv2.GaussianBlur(crop, (0, 0), 4), np.uint8) for crop in noise])
 

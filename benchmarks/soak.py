@@ -70,17 +70,17 @@ class SoakPlan:
         return min(_WINDOW_S, self.duration_s / 3)
 
 
-class SeatOfOne:
+class LoneViewer:
     """A place that one viewer after another takes; runs on a thread of its own. Its memory is taken at the start."""
 
     def __init__(
-        self, model: FaceSwapper, paints: Sequence[Paint], clip: Sequence[NDArray[np.uint8]], plan: SoakPlan
+        self, model: FaceSwapper, overlays: Sequence[Paint], clip: Sequence[NDArray[np.uint8]], plan: SoakPlan
     ) -> None:
         room = int(plan.duration_s * plan.fps * 1.1) + 100
         self.times_s, self.latencies_ms = np.zeros(room, np.float32), np.zeros(room, np.float32)
         self.swapped = self.shown = self.visits = 0
         self.is_through = False
-        self._model, self._paints, self._clip, self._plan = model, paints, clip, plan
+        self._model, self._overlays, self._clip, self._plan = model, overlays, clip, plan
         self.thread = threading.Thread(target=self._run, name="soak-viewer")
 
     def _run(self) -> None:
@@ -88,7 +88,7 @@ class SeatOfOne:
         while (elapsed_s := time.monotonic() - start_s) < self._plan.duration_s:
             self.visits += 1
             leaves_s = min(elapsed_s + self._plan.reconnect_s, self._plan.duration_s)
-            with FramePipeline(self._model, finish=self._paints) as pipeline:
+            with FramePipeline(self._model, overlays=self._overlays) as pipeline:
                 while time.monotonic() - start_s < leaves_s:
                     self._show(pipeline, start_s)
         self.is_through = True
@@ -135,46 +135,46 @@ class Samples:
         return half == 0 or max(late[half:]) > max(late[:half])
 
 
-def soak(model: FaceSwapper, paints: Sequence[Paint], plan: SoakPlan) -> dict[str, object]:
+def soak(model: FaceSwapper, overlays: Sequence[Paint], plan: SoakPlan) -> dict[str, object]:
     """Run the plan.
 
     Args:
         model: warm; shared by the viewers.
-        paints: what is painted on everything that leaves.
+        overlays: what is painted on everything that leaves.
         plan: what to simulate.
 
     Returns:
         The report, as `main` prints it.
     """
     clip = frames(None, 640, 480, _CLIP_FRAMES)
-    seats = [SeatOfOne(model, paints, clip, plan) for _ in range(plan.viewers)]
+    lone_viewers = [LoneViewer(model, overlays, clip, plan) for _ in range(plan.viewers)]
     process, samples = psutil.Process(), Samples()
-    _rehearse(model, paints, clip)
+    _rehearse(model, overlays, clip)
     # The bar's lock opens a file of its own, which must not count as left open.
     bar = tqdm(total=round(plan.duration_s), unit="s", desc="soak", disable=None)
     idle = {"threads": process.num_threads(), "files": process.num_fds()}
     start_s = time.monotonic()
-    for seat in seats:
-        seat.thread.start()
+    for lone_viewer in lone_viewers:
+        lone_viewer.thread.start()
     with bar:
         while (elapsed_s := time.monotonic() - start_s) < plan.duration_s:
             time.sleep(min(plan.sample_s, plan.duration_s - elapsed_s))
             samples.take(process, time.monotonic() - start_s)
             bar.update(round(samples.times_s[-1]) - bar.n)
-    for seat in seats:
-        seat.thread.join()
+    for lone_viewer in lone_viewers:
+        lone_viewer.thread.join()
     left = _left(process, idle)
-    return _report(plan, seats, samples, idle, left)
+    return _report(plan, lone_viewers, samples, idle, left)
 
 
-def _rehearse(model: FaceSwapper, paints: Sequence[Paint], clip: Sequence[NDArray[np.uint8]]) -> None:
+def _rehearse(model: FaceSwapper, overlays: Sequence[Paint], clip: Sequence[NDArray[np.uint8]]) -> None:
     """Have a viewer come and go before anything is counted: the runtimes start their own threads with the first frames.
 
     Raises:
         RuntimeError: no frame was swapped within a minute.
     """
     until_s = time.monotonic() + 60
-    with FramePipeline(model, finish=paints) as pipeline:
+    with FramePipeline(model, overlays=overlays) as pipeline:
         while pipeline.stats().swapped < 5:
             pipeline.process(clip[pipeline.stats().frames % len(clip)])
             time.sleep(0.01)
@@ -191,10 +191,10 @@ def _left(process: psutil.Process, idle: dict[str, int]) -> dict[str, int]:
 
 
 def _report(
-    plan: SoakPlan, seats: Sequence[SeatOfOne], samples: Samples, idle: dict[str, int], left: dict[str, int]
+    plan: SoakPlan, lone_viewers: Sequence[LoneViewer], samples: Samples, idle: dict[str, int], left: dict[str, int]
 ) -> dict[str, object]:
-    times_s = np.concatenate([seat.times_s[: seat.swapped] for seat in seats])
-    latencies_ms = np.concatenate([seat.latencies_ms[: seat.swapped] for seat in seats])
+    times_s = np.concatenate([lone_viewer.times_s[: lone_viewer.swapped] for lone_viewer in lone_viewers])
+    latencies_ms = np.concatenate([lone_viewer.latencies_ms[: lone_viewer.swapped] for lone_viewer in lone_viewers])
     first = latencies_ms[times_s < plan.window_s]
     last = latencies_ms[times_s >= plan.duration_s - plan.window_s]
     p95_first, p95_last = (float(np.percentile(part, 95)) if len(part) else None for part in (first, last))
@@ -203,7 +203,10 @@ def _report(
     growth = {name: left[name] - idle[name] for name in idle}
     return {
         "plan": asdict(plan),
-        "viewers": [{"frames": seat.shown, "swapped": seat.swapped, "visits": seat.visits} for seat in seats],
+        "viewers": [
+            {"frames": lone_viewer.shown, "swapped": lone_viewer.swapped, "visits": lone_viewer.visits}
+            for lone_viewer in lone_viewers
+        ],
         "memory_mb": {"first": round(samples.memory_mb[0], 1), "last": round(samples.memory_mb[-1], 1)},
         "memory_slope_mb_per_min": slope if slope is None else round(slope, 3),
         "threads": {"before": idle["threads"], "most": max(samples.threads), "after": left["threads"]},
@@ -213,7 +216,9 @@ def _report(
         "p95_last_ms": p95_last if p95_last is None else round(p95_last, 2),
         "p95_ratio": ratio if ratio is None else round(ratio, 3),
         "verdict": {
-            "every viewer stayed to the end": all(seat.is_through and seat.swapped for seat in seats),
+            "every viewer stayed to the end": all(
+                lone_viewer.is_through and lone_viewer.swapped for lone_viewer in lone_viewers
+            ),
             "memory is flat": slope is not None and slope < SLOPE_LIMIT_MB_PER_MIN,
             "threads do not climb": not samples.climbs(samples.threads, plan.warm_up_s),
             "files do not climb": not samples.climbs(samples.files, plan.warm_up_s),
@@ -225,7 +230,7 @@ def _report(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the soak; gives its exit status."""
+    """Run the soak; returns its exit status."""
     options = _options(arguments)
     plan = SoakPlan(options.minutes, options.viewers, options.fps, options.reconnect_s)
     try:
@@ -236,7 +241,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     model = FaceSwapper(bundle)
     model.warm_up()
     before = machine()
-    report = {"machine": before, "bundle": bundle.digest[:12], **soak(model, Disclosure().paints(bundle.digest), plan)}
+    report = {
+        "machine": before,
+        "bundle": bundle.digest[:12],
+        **soak(model, Disclosure().overlays(bundle.digest), plan),
+    }
     report["load_average_after"] = [round(value, 2) for value in os.getloadavg()]
     text = json.dumps(report, indent=2, allow_nan=False)
     print(text)

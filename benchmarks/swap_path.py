@@ -19,13 +19,13 @@ from benchmarks.harness.machine import machine
 from benchmarks.harness.moving_face import frames
 from liveframe.frame import Frame
 from understudy.bundle.bundle import Bundle, BundleError, default_bundle
-from understudy.swap.renderer import InstantPersona, Player
+from understudy.swap.renderer import InstantPersona, LoadedRenderer
 from understudy.swap.swapper import FaceSwapper, SwapSettings
 from understudy.vision.align import align
 from understudy.vision.detect import FaceDetector
 from understudy.vision.face import AlignedFace
 from understudy.vision.mesh import FaceMesh
-from understudy.vision.reenact import Still
+from understudy.vision.reenact import ReferenceFace
 
 Image = NDArray[np.uint8]
 
@@ -33,19 +33,19 @@ Image = NDArray[np.uint8]
 class NaiveLoop:
     """What a straightforward program does with the same networks: everything anew in every frame."""
 
-    def __init__(self, player: Player, threads: int) -> None:
-        self._player = player
+    def __init__(self, loaded: LoadedRenderer, threads: int) -> None:
+        self._loaded = loaded
         self._detector = FaceDetector(threads)
         self._mesh = FaceMesh(threads)
 
     def __call__(self, image: Image) -> Image:
-        """Give the frame with its faces replaced."""
+        """Return the frame with its faces replaced."""
         out = image.copy()
         for found in self._detector.detect(image):
             face = self._mesh.refine(image, found)
             if face.presence >= 0.5:
-                aligned = align(image, face, self._player.input_size)
-                out = merge_whole_frame(out, aligned, self._player.play([aligned])[0])
+                aligned = align(image, face, self._loaded.input_size)
+                out = merge_whole_frame(out, aligned, self._loaded.render([aligned])[0])
         return out
 
 
@@ -73,7 +73,7 @@ def measure(model: FaceSwapper, pictures: Sequence[Image], threads: int, warm_fr
         threads: cores that the naive loop's networks use.
         warm_frames: how many frames at the start are not counted.
     """
-    session, naive = model.open_session(), NaiveLoop(model.player(model.settings.persona), threads)
+    session, naive = model.open_session(), NaiveLoop(model.loaded(model.settings.persona), threads)
     times: dict[str, list[float]] = {key: [] for key in ("wall", "cpu", "naive_wall", "naive_cpu")}
     stages: dict[str, list[float]] = {}
     found = done = 0
@@ -104,7 +104,7 @@ def measure(model: FaceSwapper, pictures: Sequence[Image], threads: int, warm_fr
 
 
 def run_ours(model: FaceSwapper, pictures: Sequence[Image], seconds: float) -> int:
-    """Swap the pictures over and over, and nothing else, for a profiler to look at; gives how many frames."""
+    """Swap the pictures over and over, and nothing else, for a profiler to look at; returns how many frames."""
     session, index, until_s = model.open_session(), 0, time.monotonic() + seconds
     while time.monotonic() < until_s:
         session.process(Frame(pictures[index % len(pictures)], index, index / 30))
@@ -114,7 +114,7 @@ def run_ours(model: FaceSwapper, pictures: Sequence[Image], seconds: float) -> i
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmark; gives its exit status."""
+    """Run the benchmark; returns its exit status."""
     options = _options(arguments)
     cv2.setNumThreads(options.threads)
     width, height = (int(part) for part in options.size.split("x"))
@@ -161,7 +161,7 @@ def _model(options: argparse.Namespace) -> FaceSwapper:
         face = FaceMesh().refine(picture, FaceDetector().detect(picture)[0])
         aligned = align(picture, face, 256)
         return FaceSwapper(
-            roles={"instant": InstantPersona(Still(aligned.crop, aligned.mesh))}, threads=options.threads
+            renderers={"instant": InstantPersona(ReferenceFace(aligned.crop, aligned.mesh))}, threads=options.threads
         )
     return FaceSwapper(Bundle.load(options.bundle), SwapSettings(options.persona), options.threads)
 

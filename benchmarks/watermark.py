@@ -173,7 +173,7 @@ def cost(width: int, height: int, rounds: int = 200) -> dict[str, float]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmark; gives its exit status: 2 where there are no clips."""
+    """Run the benchmark; returns its exit status: 2 where there are no clips."""
     parser = argparse.ArgumentParser(prog="benchmarks.watermark", description=__doc__)
     parser.add_argument("clips", nargs="*", type=Path, help="clips to mark (those of ../shared)")
     parser.add_argument("--seconds", type=float, default=10.0, help="length of a piece")

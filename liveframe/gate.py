@@ -102,11 +102,11 @@ class Gate:
     def __init__(
         self,
         policy: GatePolicy | None = None,
-        paints: Sequence[Paint] = (),
+        overlays: Sequence[Paint] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._policy = policy or GatePolicy()
-        self._paints = tuple(paints)
+        self._overlays = tuple(overlays)
         self._clock = clock
         self._lock = threading.Lock()
         self.breaker = Breaker(self._policy.breaker, clock)
@@ -151,7 +151,7 @@ class Gate:
 
     # ------------------------------------------------------------------ what the pipeline asks and reports
 
-    def wants_results(self) -> bool:
+    def should_infer(self) -> bool:
         """Whether asking the model makes sense now: swapping, not blocked, breaker closed."""
         return self._is_swapping and not self._block and self.breaker.open_for_s() == 0.0
 
@@ -257,7 +257,7 @@ class Gate:
         height, width = frame.image.shape[:2] if frame is not None else self._last_size()
         card = slate(height, width, sentence)
         try:
-            card = self._painted(card.copy()) if self._paints else card
+            card = self._painted(card.copy()) if self._overlays else card
         except Exception as error:
             self.note_error(error)
         index, captured_s = (frame.index, frame.captured_s) if frame is not None else (-1, self._clock())
@@ -282,7 +282,7 @@ class Gate:
         """
         shape = image.shape
         try:
-            for paint in self._paints:
+            for paint in self._overlays:
                 image = paint(image)
                 check_image(image, "painted picture")
         except Exception as error:

@@ -59,7 +59,7 @@ class Loading:
         self._thread.join(max(0.0, timeout_s))
         return not self.is_alive()
 
-    def settle(self, error: BaseException | None = None) -> None:
+    def resolve(self, error: BaseException | None = None) -> None:
         """Tell whoever waits on the future. Safe to call twice: the first word counts."""
         with contextlib.suppress(Exception):
             if error is None:

@@ -16,7 +16,7 @@ from liveframe.loading import Configure, Loading, as_model_error, trial_frame
 from liveframe.model import FrameModel, FrameSession
 from liveframe.policy import PipelinePolicy
 from liveframe.stats import Meter, Phase, PipelineStats, Rate
-from liveframe.turnstile import Turnstile
+from liveframe.turnstile import OrderedExit
 from liveframe.worker import Ticket, Worker, close_session
 
 Tap = Callable[[Shown], None]
@@ -46,7 +46,7 @@ class FramePipeline:
         model: FrameModel,
         policy: PipelinePolicy | None = None,
         *,
-        finish: Sequence[Paint] = (),
+        overlays: Sequence[Paint] = (),
         configure: Configure | None = None,
     ) -> None:
         """Start; the model warms up in the background, frames are covered until it is ready.
@@ -54,14 +54,14 @@ class FramePipeline:
         Args:
             model: the model to relay through.
             policy: limits; the defaults suit live video.
-            finish: paints on everything that leaves (label, watermark), but for a pass-through.
+            overlays: painted on everything that leaves (label, watermark), but for a pass-through.
             configure: gives every new session the viewer's settings; see `configure`.
         """
         self._policy = policy or PipelinePolicy()
-        self._gate = Gate(self._policy.gate, finish)
+        self._gate = Gate(self._policy.gate, overlays)
         self._meter = Meter()
         self._rate_in, self._rate_out = Rate(), Rate()
-        self._turns = Turnstile()
+        self._turns = OrderedExit()
         self._lock = threading.RLock()
         self._configure: Configure = configure or _leave_as_is
         self._tap: Tap | None = None
@@ -72,7 +72,7 @@ class FramePipeline:
         self._last_frame: Frame | None = None
         self._last_shown: Shown | None = None
         self._retry_s = 0.0
-        self._drops = self._late = self._promotions = 0
+        self._drops = self._late = self._model_swaps = 0
         self._is_closed = False
         with self._lock:
             self._load(model, trial=None)
@@ -80,7 +80,7 @@ class FramePipeline:
     # ------------------------------------------------------------------ the live path
 
     def process(self, image: Image, captured_s: float | None = None) -> Shown:
-        """Give what may be shown for a camera frame; returns by the frame's deadline.
+        """Return what may be shown for a camera frame; returns by the frame's deadline.
 
         Args:
             image: uint8 [H, W, 3], BGR. The pipeline keeps no copy: do not write to it again.
@@ -138,9 +138,9 @@ class FramePipeline:
             worker = self._worker
         if worker is None:
             return None, self._why_no_worker()
-        if not self._gate.wants_results():
+        if not self._gate.should_infer():
             return None, "The model failed repeatedly and is left in peace for a moment."
-        drops = sum(displaced.settle(None) for displaced in worker.submit(ticket))
+        drops = sum(displaced.resolve(None) for displaced in worker.submit(ticket))
         if drops:
             with self._lock:
                 self._drops += drops
@@ -183,7 +183,7 @@ class FramePipeline:
         """Take a worker's answer. Runs on the worker's thread."""
         if error is not None:
             self._gate.fail(error)
-        if not ticket.settle(result) and error is None:
+        if not ticket.resolve(result) and error is None:
             with self._lock:
                 self._late += 1
 
@@ -244,19 +244,19 @@ class FramePipeline:
         if error is not None:
             if is_current:
                 self._gate.note_error(error)
-            loading.settle(as_model_error(error))
+            loading.resolve(as_model_error(error))
         elif is_current:
-            loading.settle()
+            loading.resolve()
         elif session is not None:
             close_session(session)
-            loading.settle(ModelError("The pipeline closed, or another model was asked for."))
+            loading.resolve(ModelError("The pipeline closed, or another model was asked for."))
 
     def _install(self, model: FrameModel, session: FrameSession) -> None:
         """Switch to a new session between two frames. The caller holds the lock."""
         old = self._worker
         self._worker = Worker(session, self._report, self._policy.in_flight)
         if model is not self._model:
-            self._promotions += 1
+            self._model_swaps += 1
             self._gate.breaker.reset()
         self._model = model
         if old is not None:
@@ -267,7 +267,7 @@ class FramePipeline:
     def _mend(self) -> None:
         """Leave behind what hangs, and start what is missing. The caller holds the lock."""
         worker, loading = self._worker, self._loading
-        if worker is not None and worker.busy_s() > self._policy.hang_s:
+        if worker is not None and worker.oldest_age_s() > self._policy.hang_s:
             self._leave_behind(worker)
             self._gate.note_error(ModelError(_STUCK))
         if loading is not None and time.monotonic() - loading.started_s > self._policy.load_s:
@@ -280,14 +280,14 @@ class FramePipeline:
         """Wait no longer for a worker. The caller holds the lock."""
         self._worker = None
         for waiting in worker.retire():
-            waiting.settle(None)
+            waiting.resolve(None)
         self._abandoned.append(worker)
 
     def _abandon_loading(self, sentence: str) -> None:
         loading, self._loading = self._loading, None
         if loading is not None:
             self._abandoned.append(loading)
-            loading.settle(ModelError(sentence))
+            loading.resolve(ModelError(sentence))
 
     def _hung(self) -> list[Worker | Loading]:
         """What was left behind and still runs. The caller holds the lock."""
@@ -351,7 +351,7 @@ class FramePipeline:
                 errors=errors,
                 breaker_opens=self._gate.breaker.opened,
                 abandoned=len(self._hung()),
-                promotions=self._promotions,
+                model_swaps=self._model_swaps,
                 stages=stages,
                 note=shown.note if shown is not None else _LOADING,
                 last_error=last_error,

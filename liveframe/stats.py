@@ -48,7 +48,7 @@ class PipelineStats:
         errors: errors by type.
         breaker_opens: how often repeated errors suspended the model.
         abandoned: threads that hang in a model now and are no longer waited for.
-        promotions: models that replaced a running one.
+        model_swaps: models that replaced a running one.
         stages: latency by stage; "queue", "model" and "total" are the pipeline's own.
         note: the last sentence for the viewer, empty when all is well.
         last_error: the last error's sentence.
@@ -69,7 +69,7 @@ class PipelineStats:
     errors: Mapping[str, int]
     breaker_opens: int
     abandoned: int
-    promotions: int
+    model_swaps: int
     stages: Mapping[str, StageTime]
     note: str
     last_error: str

@@ -3,7 +3,7 @@
 import threading
 
 
-class Turnstile:
+class OrderedExit:
     """Gives out turns; each waits until those before it have left. Thread-safe."""
 
     def __init__(self) -> None:

@@ -40,8 +40,8 @@ class Ticket:
         """Whether nobody waits for an answer any more."""
         return self._is_settled
 
-    def settle(self, result: FrameResult | None) -> bool:
-        """Give the answer, and wake the waiter.
+    def resolve(self, result: FrameResult | None) -> bool:
+        """Return the answer, and wake the waiter.
 
         Returns:
             False when the ticket was settled before: this answer is late.
@@ -57,7 +57,7 @@ class Ticket:
     def wait(self, until_s: float) -> FrameResult | None:
         """Wait for the answer until a time.monotonic() moment, then give up for good."""
         if not self._event.wait(max(0.0, until_s - time.monotonic())):
-            self.settle(None)
+            self.resolve(None)
         return self.result
 
     def why_nothing(self) -> str:
@@ -122,7 +122,7 @@ class Worker:
             self._changed.notify_all()
             return displaced
 
-    def busy_s(self) -> float:
+    def oldest_age_s(self) -> float:
         """How long the oldest frame at the model has been there, in seconds; 0 when idle."""
         with self._changed:
             return time.monotonic() - self._begun[0].started_s if self._begun else 0.0

@@ -12,7 +12,7 @@ PACKAGES = ("liveframe", "understudy", "training", "serving", "pipelines")
 
 
 def code_digest(modules: Sequence[str], root: Path = ROOT) -> str:
-    """Give the SHA-256 of modules, of all that they import (at any depth, in functions too), and of uv.lock.
+    """Return the SHA-256 of modules, of all that they import (at any depth, in functions too), and of uv.lock.
 
     Args:
         modules: dotted names, such as "training.extract".
@@ -27,7 +27,7 @@ def code_digest(modules: Sequence[str], root: Path = ROOT) -> str:
 
 
 def reachable(modules: Sequence[str], root: Path = ROOT) -> set[Path]:
-    """Give the files of modules and of all that they import from this repository.
+    """Return the files of modules and of all that they import from this repository.
 
     Raises:
         FileNotFoundError: there is no such module.
@@ -54,7 +54,7 @@ def _imported(tree: ast.Module) -> Iterator[str]:
 
 
 def _file(module: str, root: Path) -> Path | None:
-    """Give a module's file, or None where it is none of ours."""
+    """Return a module's file, or None where it is none of ours."""
     if module.split(".")[0] not in PACKAGES:
         return None
     path = root.joinpath(*module.split("."))

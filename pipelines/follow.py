@@ -33,16 +33,16 @@ class Follower:
     """
 
     def __init__(self, uris: Sequence[str], cache: Path | None = None) -> None:
-        self._told: dict[str, dict[str, Any]] = {uri: {} for uri in uris}
+        self._sent: dict[str, dict[str, Any]] = {uri: {} for uri in uris}
         self._cache = cache
 
     def news(self) -> list[dict[str, Any]]:
         """Ask once; give an object for each address whose answer differs from the last one."""
         changed: list[dict[str, Any]] = []
-        for uri, told in self._told.items():
+        for uri, told in self._sent.items():
             answer = self._ask(uri, told)
             if answer != told:
-                self._told[uri] = answer
+                self._sent[uri] = answer
                 changed.append(answer)
         return changed
 

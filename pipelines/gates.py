@@ -88,7 +88,7 @@ def _gate(figure: str, table: Any, path: Path) -> Gate:
 
 
 def worst_of(reports: Sequence[ClipReport], gate: Gate) -> tuple[float, str]:
-    """Give the worst persona's mean over its clips, and that persona; NaN where a clip gave no value."""
+    """Return the worst persona's mean over its clips, and that persona; NaN where a clip gave no value."""
     by_persona: dict[str, list[float]] = {}
     for report in reports:
         by_persona.setdefault(report.persona, []).append(getattr(report, gate.figure))
@@ -135,5 +135,5 @@ def _judge(gate: Gate, candidate: Sequence[ClipReport], champion: Sequence[ClipR
 
 
 def _miss(value: float, bound: float, gate: Gate) -> float:
-    """Give by how much a bound is missed; 0 or less where it holds."""
+    """Return by how much a bound is missed; 0 or less where it holds."""
     return bound - value if gate.is_more_better else value - bound

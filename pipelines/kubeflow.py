@@ -128,7 +128,7 @@ def deploy(
 
 
 def build_pipeline(image: str = DEFAULT_IMAGE) -> Any:
-    """Give the pipeline; its parameters are a Release's attributes.
+    """Return the pipeline; its parameters are a Release's attributes.
 
     Args:
         image: of every step; holds this repository and its `train`, `serve` and `pipelines` groups.

@@ -63,7 +63,7 @@ class Decision:
         return tuple(verdict for verdict in self.verdicts if not verdict.is_passed)
 
     def to_json(self) -> str:
-        """Give the decision as one line of strict JSON."""
+        """Return the decision as one line of strict JSON."""
         return json.dumps(
             {
                 "name": self.name,
@@ -164,7 +164,7 @@ def check_bundle(uri: str, trust: Trust) -> tuple[tuple[Verdict, ...], Bundle | 
 def _compare(
     registry: Registry, candidate: Bundle, champion: int | None, trial: Trial
 ) -> tuple[tuple[ClipReport, ...], tuple[ClipReport, ...]]:
-    """Swap the same clips with both; gives the candidate's reports and the champion's."""
+    """Swap the same clips with both; returns the candidate's reports and the champion's."""
     from training.evaluate import Evaluator
 
     evaluator = Evaluator(trial.clips, trial.every, trial.limit, trial.is_quiet, trial.trust)
@@ -192,7 +192,7 @@ def _concluded(registry: Registry, decision: Decision) -> Decision:
 
 
 def _metrics(decision: Decision) -> dict[str, float]:
-    """Give every figure as role.clip.persona.figure, what could not be measured left out."""
+    """Return every figure as role.clip.persona.figure, what could not be measured left out."""
     sides = (("candidate", decision.candidate_reports), ("champion", decision.champion_reports))
     return {
         f"{role}/{Path(report.clip).stem}/{report.persona}/{figure}": float(value)

@@ -85,12 +85,12 @@ class Registry:
         return log_bundle(bundle_dir, self.name, metrics=metrics, tags=tags, alias=alias)
 
     def uri(self, version_or_alias: int | str) -> str:
-        """Give an address: models:/name/3 or models:/name@champion."""
+        """Return an address: models:/name/3 or models:/name@champion."""
         mark = "/" if isinstance(version_or_alias, int) else "@"
         return f"models:/{self.name}{mark}{version_or_alias}"
 
     def resolve(self, version_or_alias: int | str) -> Path:
-        """Give a version's bundle directory, fetched once and verified at every call.
+        """Return a version's bundle directory, fetched once and verified at every call.
 
         Raises:
             BundleError: there is no such version, or it is not what was registered.
@@ -98,7 +98,7 @@ class Registry:
         return fetch_bundle(self.uri(version_or_alias), self._cache)
 
     def version_of(self, alias: str) -> int | None:
-        """Give the version that an alias points to; None where nobody set it.
+        """Return the version that an alias points to; None where nobody set it.
 
         Raises:
             mlflow.exceptions.MlflowException: the tracking server cannot be asked.
@@ -196,7 +196,7 @@ class Registry:
         return current, past[-1]
 
     def history(self, alias: str = CHAMPION) -> list[int]:
-        """Give the versions that an alias left behind, oldest first."""
+        """Return the versions that an alias left behind, oldest first."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -211,7 +211,7 @@ class Registry:
             self._client().set_model_version_tag(self.name, str(version), key, value)
 
     def _aliases(self) -> dict[str, int]:
-        """Give all aliases and their versions; a search of versions leaves them out on sqlite."""
+        """Return all aliases and their versions; a search of versions leaves them out on sqlite."""
         from mlflow.exceptions import MlflowException
 
         try:

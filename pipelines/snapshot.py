@@ -52,7 +52,7 @@ def take_snapshot(registry: Registry, cache: Path) -> dict[str, Any]:
 
 
 def no_snapshot(name: str, problem: str) -> dict[str, Any]:
-    """Give what stands in a snapshot's place when none can be taken: the problem, in a sentence."""
+    """Return what stands in a snapshot's place when none can be taken: the problem, in a sentence."""
     sentence = f"{problem.rstrip('.')}. Check MLFLOW_TRACKING_URI."
     return {"taken_s": time.time(), "name": name, "versions": [], "history": [], "problem": sentence}
 

@@ -65,7 +65,7 @@ class Step:
     is_resumable: bool = False
 
     def parts(self) -> dict[str, str]:
-        """Give the digest of everything that it depends on, by name."""
+        """Return the digest of everything that it depends on, by name."""
         parts = {"code": code_digest(self.modules)}
         parts |= {f"input {name}": hash_contents(paths) for name, paths in self.inputs.items()}
         return parts | {f"setting {name}": _text_digest(value) for name, value in self.settings.items()}
@@ -101,18 +101,18 @@ def run_step(
     _hand_over(folder / "out", out)
     with (cache / _LOG).open("a", encoding="utf-8") as log:
         log.write(json.dumps(asdict(run)) + "\n")
-    return _told(run)
+    return _log_run(run)
 
 
 def read_log(cache: Path, since: int = 0) -> list[StepRun]:
-    """Give the runs of steps that a cache's log tells of, from a line on."""
+    """Return the runs of steps that a cache's log tells of, from a line on."""
     path = cache / _LOG
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     return [StepRun(**json.loads(line)) for line in lines[since:]]
 
 
 def hash_contents(paths: Iterable[Path]) -> str:
-    """Give the SHA-256 of files and folders: of their contents and of their names inside the folders.
+    """Return the SHA-256 of files and folders: of their contents and of their names inside the folders.
 
     Hidden files do not count. A path that does not exist has its own digest.
     """
@@ -147,7 +147,7 @@ def _take_or_make(
     made, note = folder / "out", folder / _DONE
     if note.is_file() and still_holds(made):
         return StepRun(step.name, key, True, "nothing that it depends on has changed", time.monotonic() - start)
-    why = _why(step.name, parts, folder)
+    why = _rerun_reason(step.name, parts, folder)
     if made.exists() and (note.is_file() or not step.is_resumable):
         shutil.rmtree(made)
     note.unlink(missing_ok=True)
@@ -158,7 +158,7 @@ def _take_or_make(
     return StepRun(step.name, key, False, why, seconds)
 
 
-def _why(name: str, parts: Mapping[str, str], folder: Path) -> str:
+def _rerun_reason(name: str, parts: Mapping[str, str], folder: Path) -> str:
     """Say what differs from the step's latest result."""
     if (folder / _DONE).is_file():
         return "what it made does not hold any more"
@@ -176,10 +176,10 @@ def _run_uncached(step: Step, out: Path, work: Callable[[Path], None]) -> StepRu
     start = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
     work(out)
-    return _told(StepRun(step.name, "", False, "nothing is kept", time.monotonic() - start))
+    return _log_run(StepRun(step.name, "", False, "nothing is kept", time.monotonic() - start))
 
 
-def _told(run: StepRun) -> StepRun:
+def _log_run(run: StepRun) -> StepRun:
     word = "skipped" if run.is_skipped else f"done in {run.seconds:.1f} s"
     print(f"release: {run.step} {word} ({run.why})", file=sys.stderr, flush=True)
     return run

@@ -26,7 +26,7 @@ class ReleaseError(LiveframeError, RuntimeError):
 
 
 def local(path: str) -> Path:
-    """Give where a path or a gs:// address lies on this machine."""
+    """Return where a path or a gs:// address lies on this machine."""
     # Not resolved: an earlier run's result is a link into the cache, and the link is what is replaced.
     return Path("/gcs/" + path.removeprefix("gs://")) if path.startswith("gs://") else Path(path).absolute()
 
@@ -349,7 +349,7 @@ def track(tracking: str, experiment: str) -> None:
 
 
 def _mean_figures(path: Path) -> dict[str, float]:
-    """Give each figure's mean over clips and personas; what could not be measured is left out."""
+    """Return each figure's mean over clips and personas; what could not be measured is left out."""
     reports: list[dict[str, Any]] = [json.loads(line) for line in path.read_text().splitlines()]
     values: dict[str, list[float]] = {}
     for report in reports:

@@ -60,7 +60,7 @@ def stage(out: Path, root: Path = ROOT) -> Path:
 
 
 def digest_of(directory: Path) -> str:
-    """Give a build context's identity: 12 hex digits over its files, for the image's tag."""
+    """Return a build context's identity: 12 hex digits over its files, for the image's tag."""
     total = hashlib.sha256()
     for path in sorted(path for path in directory.rglob("*") if path.is_file()):
         total.update(path.relative_to(directory).as_posix().encode() + b"\0")
@@ -69,7 +69,7 @@ def digest_of(directory: Path) -> str:
 
 
 def build_legacy(out: Path, root: Path = ROOT) -> Path:
-    """Make the source package of the legacy routine by `setup.py sdist`; gives the .tar.gz in `out`."""
+    """Make the source package of the legacy routine by `setup.py sdist`; returns the .tar.gz in `out`."""
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as directory:
         staged = stage(Path(directory) / "package", root)

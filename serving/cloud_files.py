@@ -51,7 +51,7 @@ class CloudApp:
 
 
 def render_cloud_run(app: CloudApp) -> str:
-    """Give the service for `gcloud run services replace`; the TURN secret is a reference to Secret Manager."""
+    """Return the service for `gcloud run services replace`; the TURN secret is a reference to Secret Manager."""
     turn = ""
     if app.turn.urls:
         turn = (
@@ -63,7 +63,7 @@ def render_cloud_run(app: CloudApp) -> str:
 
 
 def render_app_engine(app: CloudApp) -> str:
-    """Give app.yaml. App Engine knows no secret references: with TURN, keep the file out of version control."""
+    """Return app.yaml. App Engine knows no secret references: with TURN, keep the file out of version control."""
     turn = ""
     if app.turn.urls:
         turn = f'  UNDERSTUDY_TURN_URLS: "{",".join(app.turn.urls)}"\n  UNDERSTUDY_TURN_SECRET: "{app.turn.secret}"\n'
@@ -71,7 +71,7 @@ def render_app_engine(app: CloudApp) -> str:
 
 
 def write_cloud_files(app: CloudApp, out: Path, turn_host: str = "", turn_ip: str = "") -> list[Path]:
-    """Write every file; gives their paths."""
+    """Write every file; returns their paths."""
     out.mkdir(parents=True, exist_ok=True)
     files = {"cloud_run.yaml": render_cloud_run(app), "app.yaml": render_app_engine(app)}
     if turn_host:

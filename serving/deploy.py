@@ -26,7 +26,7 @@ Command = Callable[[VertexTier, argparse.Namespace], Mapping[str, Any]]
 
 
 def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] | None = None) -> int:
-    """Run the command line; gives the exit status: 0, 1 refused by the cloud, 2 for a plan that makes no sense."""
+    """Run the command line; returns the exit status: 0, 1 refused by the cloud, 2 for a plan that makes no sense."""
     arguments = _parser(os.environ if environment is None else environment).parse_args(argv)
     from google.api_core.exceptions import GoogleAPICallError
     from google.auth.exceptions import GoogleAuthError
@@ -161,10 +161,10 @@ def _status(tier: VertexTier, endpoint: Any) -> Mapping[str, Any]:
 
 
 def model_version(arguments: argparse.Namespace) -> ModelVersion:
-    """Give the version to upload; the bundle and its consent records are verified before anything is sent."""
-    from understudy.any_bundle import open_any
+    """Return the version to upload; the bundle and its consent records are verified before anything is sent."""
+    from understudy.any_bundle import open_servable
 
-    served = open_any(arguments.bundle)
+    served = open_servable(arguments.bundle)
     trust = TrustStore(trust_folder(os.environ)).read()
     for variant in served.variants:
         served.check_use(variant, "live", trust)

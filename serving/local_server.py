@@ -19,7 +19,7 @@ from understudy.bundle.manifest import BundleError
 
 
 def build_app(exchange: Exchange) -> Starlette:
-    """Give the ASGI app: POST /predict, GET /health. It closes the exchange when it shuts down."""
+    """Return the ASGI app: POST /predict, GET /health. It closes the exchange when it shuts down."""
 
     async def predict(request: Request) -> Response:
         reply = await exchange.answer(request.headers, request.stream())

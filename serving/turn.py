@@ -60,7 +60,7 @@ class TurnSettings:
 
 
 def turn_credentials(secret: str, user: str, expires_s: int) -> tuple[str, str]:
-    """Give a user's name and password for TURN.
+    """Return a user's name and password for TURN.
 
     Args:
         secret: shared with coturn.
@@ -78,7 +78,7 @@ def turn_credentials(secret: str, user: str, expires_s: int) -> tuple[str, str]:
 
 
 def ice_servers(settings: TurnSettings, user: str = "", now_s: float | None = None) -> list[dict[str, Any]]:
-    """Give what RTCPeerConnection takes as `iceServers`, fresh for one session; empty without TURN.
+    """Return what RTCPeerConnection takes as `iceServers`, fresh for one session; empty without TURN.
 
     Args:
         settings: server and secret.
@@ -95,7 +95,7 @@ def ice_servers(settings: TurnSettings, user: str = "", now_s: float | None = No
 def render_coturn(
     settings: TurnSettings, realm: str, public_ip: str, *, port: int = 3478, is_loopback: bool = False
 ) -> str:
-    """Give coturn's configuration file.
+    """Return coturn's configuration file.
 
     Args:
         settings: the secret.

@@ -43,7 +43,7 @@ def astronaut() -> NDArray[np.uint8]:
 
 @pytest.fixture(scope="session")
 def shared_clip() -> Callable[[str], Path]:
-    """Give a clip of ../shared/data/clips by its name; skip the test, with the reason, where it is missing."""
+    """Return a clip of ../shared/data/clips by its name; skip the test, with the reason, where it is missing."""
 
     def find(name: str) -> Path:
         path = SHARED_DATA / "clips" / name

@@ -27,7 +27,7 @@ from understudy.bundle.dfm import COVERAGE, WHOLE_FACE_COVERAGE, Y_OFFSET, expor
 from understudy.bundle.manifest import ENCODER, write_manifest
 from understudy.consent.persona import Persona
 from understudy.consent.trust_store import Trust, TrustStore, trust_folder
-from understudy.vision.reenact import Still
+from understudy.vision.reenact import ReferenceFace
 
 _THUMBNAIL_PX = 192
 
@@ -58,7 +58,9 @@ def export_persona(bundle: Bundle, name: str, out: Path, trust: Trust) -> str:
     return record
 
 
-def import_persona(source: Path, persona: Persona, look: Still, consent: Path, out: Path, coverage: float) -> Bundle:
+def import_persona(
+    source: Path, persona: Persona, look: ReferenceFace, consent: Path, out: Path, coverage: float
+) -> Bundle:
     """Write a `.dfm` as a bundle of one persona.
 
     Args:

@@ -26,7 +26,7 @@ from liveframe.frame import Frame
 from liveframe.model import FrameModel, FrameSession
 from training.evaluation.clip_report import ClipReport
 from training.evaluation.measure import Driver, Gallery, SwapMeter, watch
-from training.evaluation.observer import Judge
+from training.evaluation.observer import Observer
 from training.evaluation.side_by_side import Disclosed, SideBySide, plot_reports
 from understudy.consent.trust_store import trust_folder
 from understudy.jobs.quiet_logs import keep_quiet
@@ -69,12 +69,12 @@ class Evaluator:
         is_instant: bool = False,
     ) -> None:
         self._is_instant = is_instant
-        self._judge = Judge()
+        self._observer = Observer()
         self._trust = trust or trust_folder(os.environ)
         self._limit = limit
         self._is_quiet = is_quiet
         self.drivers = tuple(
-            watch(clip, self._judge, (f.image for f in self._frames(clip, f"watch {clip.name}")), every)
+            watch(clip, self._observer, (f.image for f in self._frames(clip, f"watch {clip.name}")), every)
             for clip in clips
         )
 
@@ -128,7 +128,7 @@ class Evaluator:
             out: where to write the side-by-side clip and the JSON; nowhere where None.
             disclosed: the clip's marks; without them no clip is written.
         """
-        meter = SwapMeter(driver, self._judge, gallery, persona)
+        meter = SwapMeter(driver, self._observer, gallery, persona)
         stem = f"{driver.clip.stem}-{persona}"
         with ExitStack() as stack:
             film = None
@@ -158,10 +158,10 @@ class Evaluator:
             return None
 
     def gallery(self, bundle: Bundle) -> Gallery:
-        """Give everybody whom a swapped face could be taken for: the bundle's personas and the drivers."""
+        """Return everybody whom a swapped face could be taken for: the bundle's personas and the drivers."""
         rows = {persona.name: self._still_identity(persona) for persona in bundle.personas}
         rows |= {f"driver {driver.clip.name}": dict(driver.identity) for driver in self.drivers}
-        embedders = [embedder.name for embedder in self._judge.embedders]
+        embedders = [embedder.name for embedder in self._observer.embedders]
         return Gallery(tuple(rows), {name: tuple(row.get(name) for row in rows.values()) for name in embedders})
 
     def _still_identity(self, persona: PersonaInfo) -> dict[str, Embedding]:
@@ -170,9 +170,9 @@ class Evaluator:
 
         still = cv2.imread(str(persona.still))
         mesh = np.load(persona.mesh).astype(np.float32)
-        if still is None or self._judge.look(still, mesh) is None:
+        if still is None or self._observer.observe(still, mesh) is None:
             return {}
-        return dict(self._judge.embed(still, mesh))
+        return dict(self._observer.embed(still, mesh))
 
     def _frames(self, clip: Path, title: str) -> Iterator[ClipFrame]:
         from tqdm import tqdm
@@ -214,8 +214,8 @@ def _open_session(bundle: Bundle, persona: str, is_instant: bool) -> FrameSessio
     from understudy.swap.swapper import FaceSwapper, InstantPersona, SwapSettings
 
     settings = SwapSettings(persona=persona, faces="all")
-    roles = {persona: InstantPersona(bundle.still(persona))} if is_instant else None
-    model: FrameModel = FaceSwapper(None if roles else bundle, settings, roles=roles)
+    renderers = {persona: InstantPersona(bundle.still(persona))} if is_instant else None
+    model: FrameModel = FaceSwapper(None if renderers else bundle, settings, renderers=renderers)
     model.warm_up()
     return model.open_session()
 

@@ -73,7 +73,7 @@ def export_bundle(training: Training, out: Path, trust: TrustStore, *, quantise:
 
 
 def _calibration_faces(training: Training) -> NDArray[np.float32]:
-    """Give typical inputs: validation's faces as they are, and half as many in other light."""
+    """Return typical inputs: validation's faces as they are, and half as many in other light."""
     batches, config = training.batches, training.config
     plain = batches.validation_batch(batches.validation[:_CALIBRATION_FACES])[0]
     varied = [batches.batch(step)[0] for step in range(-(-_CALIBRATION_FACES // (2 * config.batch)))]
@@ -82,7 +82,7 @@ def _calibration_faces(training: Training) -> NDArray[np.float32]:
 
 
 def mean_network(training: Training) -> SwapAutoencoder:
-    """Give a float32 copy of the network with the running mean of its weights."""
+    """Return a float32 copy of the network with the running mean of its weights."""
     import keras
 
     trainer = training.trainer
@@ -188,7 +188,7 @@ def write_start(part: Any, path: Path) -> None:
 
 
 def _copy_base(config: TrainingConfig, root: Path) -> dict[str, str]:
-    """With a frozen encoder, start from the bundle it came from; gives its personas' titles by name."""
+    """With a frozen encoder, start from the bundle it came from; returns its personas' titles by name."""
     if not (config.frozen_encoder and config.start_from):
         return {}
     base = Bundle.load(config.start_from)
@@ -211,7 +211,7 @@ def _write_persona(folder: Path, name: str, training: Training, trust: TrustStor
 
 
 def consent_record(pairs: PairedFaceset | Facesets, name: str, still: Path, trust: TrustStore) -> dict[str, Any]:
-    """Give a persona's consent record: made here for composites, brought along for people.
+    """Return a persona's consent record: made here for composites, brought along for people.
 
     Raises:
         PairsError: the persona shows a person, and the paired faceset holds no record of their consent.
@@ -252,7 +252,7 @@ def _facts_with_base(training: Training) -> dict[str, Any]:
 
 
 def training_facts(training: Training) -> dict[str, Any]:
-    """Give what a model card needs to know: recipe, sizes, iterations, seconds, last validation figures.
+    """Return what a model card needs to know: recipe, sizes, iterations, seconds, last validation figures.
 
     Of a bundle that got more personas on its frozen encoder: its own facts, and theirs under `added`.
     """

@@ -20,9 +20,9 @@ from typing import Any
 from tqdm import tqdm
 
 from liveframe.errors import LiveframeError
+from training.data.cluster_people import tell_apart
 from training.data.face_sheets import write_sheets
 from training.data.find_faces import FaceFinder, FindOptions, Found
-from training.data.identities import tell_apart
 from training.data.read_sources import Chunk, ReadPlan
 from understudy.faceset.entry import FaceEntry
 from understudy.faceset.faceset import FacesetError, FacesetInfo, Source
@@ -90,7 +90,7 @@ class Summary:
     identities: dict[int, int] = field(default_factory=dict[int, int])
 
     def lines(self) -> list[str]:
-        """Give the summary as sentences, one a line."""
+        """Return the summary as sentences, one a line."""
         people = ", ".join(f"{number}: {faces}" for number, faces in list(self.identities.items())[:8])
         more = f" and {len(self.identities) - 8} more" if len(self.identities) > 8 else ""
         dropped = ", ".join(f"{number} {reason}" for reason, number in self.left_out.most_common())
@@ -170,7 +170,7 @@ def _find_all(plan: ReadPlan, options: ExtractOptions, writer: FacesetWriter) ->
 
 
 def _finders(options: ExtractOptions) -> Callable[[Chunk], Found]:
-    """Give a function for the pool's threads that lends each call a finder of its own."""
+    """Return a function for the pool's threads that lends each call a finder of its own."""
     idle: SimpleQueue[FaceFinder] = SimpleQueue()
     for _ in range(options.workers):
         idle.put(FaceFinder(options.find))

@@ -25,7 +25,7 @@ from understudy.bundle.bundle import Bundle, BundleError, write_manifest
 from understudy.draw.contact_sheet import labelled
 from understudy.media.clip import read_frames
 from understudy.media.guard import MediaError
-from understudy.swap.skin_detail import Detail
+from understudy.swap.skin_detail import SkinDetail
 from understudy.vision.align import align
 from understudy.vision.detect import FaceDetector
 from understudy.vision.mesh import FaceMesh
@@ -103,13 +103,13 @@ def _write_text(folder: Path, bundle: Bundle, training: dict[str, Any], sheets: 
 
 
 def held_out_sheet(bundle: Bundle, clip: Path, columns: int = 8) -> NDArray[np.uint8]:
-    """Give what each persona (row) paints on frames of a clip (columns): uint8 [H, W, 3], BGR, on grey, labelled.
+    """Return what each persona (row) paints on frames of a clip (columns): uint8 [H, W, 3], BGR, on grey, labelled.
 
     Eyes and inner mouth, where the live picture shows the driver's own, are the network's: no driver is shown.
     """
     detector, mesh = FaceDetector(), FaceMesh()
     models = [bundle.swap_model(persona.name) for persona in bundle.personas]
-    details = [Detail(bundle.still(persona.name)) for persona in bundle.personas]
+    details = [SkinDetail(bundle.still(persona.name)) for persona in bundle.personas]
     cells: list[NDArray[np.uint8]] = []
     for frame in _spread(clip, columns):
         faces = detector.detect(frame)

@@ -30,7 +30,7 @@ class NetworkSize:
         input_px: side of the encoder's input, a multiple of 4 patch_px.
         output_px: side of the decoder's output: a multiple of 2 grid.
         width: channels of the latent and after the stem; deeper stages have 2 and 4 times as many.
-        detail: channels of the decoder's last stage, of twice the grid.
+        head_channels: channels of the decoder's last stage, of twice the grid.
         bottleneck: length of a dense bottleneck (for the classic recipe), or 0 for a spatial latent.
         patch_px: side of the patches that the stem takes in as one: what the network costs goes by how many there
             are, not by input_px.
@@ -39,7 +39,7 @@ class NetworkSize:
     input_px: int = 224
     output_px: int = 224
     width: int = 64
-    detail: int = 32
+    head_channels: int = 32
     bottleneck: int = 0
     patch_px: int = 8
 
@@ -72,7 +72,7 @@ class DepthToSpace(layers.Layer):
         self.block = block
 
     def compute_output_shape(self, input_shape: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Give the output's shape for an input's."""
+        """Return the output's shape for an input's."""
         n, h, w, c = input_shape
         return n, h * self.block, w * self.block, c // self.block**2
 
@@ -84,7 +84,7 @@ class DepthToSpace(layers.Layer):
         return ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, h * b, w * b, c // b**2))
 
     def get_config(self) -> dict[str, Any]:
-        """Give what Keras needs to build the layer again."""
+        """Return what Keras needs to build the layer again."""
         return {**super().get_config(), "block": self.block}
 
 
@@ -97,7 +97,7 @@ class SpaceToDepth(layers.Layer):
         self.block = block
 
     def compute_output_shape(self, input_shape: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Give the output's shape for an input's."""
+        """Return the output's shape for an input's."""
         n, h, w, c = input_shape
         return n, h // self.block, w // self.block, c * self.block**2
 
@@ -109,7 +109,7 @@ class SpaceToDepth(layers.Layer):
         return ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, h // b, w // b, b * b * c))
 
     def get_config(self) -> dict[str, Any]:
-        """Give what Keras needs to build the layer again."""
+        """Return what Keras needs to build the layer again."""
         return {**super().get_config(), "block": self.block}
 
 
@@ -166,7 +166,7 @@ def build_decoder(size: NetworkSize, name: str) -> keras.Model:
     w = size.width
     latent = keras.Input((size.grid, size.grid, w), name="latent")
     x = _residual(_residual(_conv(latent, w), w), w)
-    x = _residual(_upsample(x, size.detail), size.detail)
+    x = _residual(_upsample(x, size.head_channels), size.head_channels)
     block = size.output_px // (2 * size.grid)
     # The head stays float32: bfloat16 has 8 bits of mantissa, too few for smooth skin.
     x = layers.Conv2D(4 * block * block, 3, padding="same", dtype="float32")(x)
@@ -191,5 +191,5 @@ class SwapAutoencoder:
         return cls(size, build_encoder(size), {name: build_decoder(size, name) for name in personas})
 
     def swap(self, faces: Any, persona: str) -> Any:
-        """Give the persona in the faces' pose: float32 [N, I, I, 3] -> float32 [N, O, O, 4]."""
+        """Return the persona in the faces' pose: float32 [N, I, I, 3] -> float32 [N, O, O, 4]."""
         return self.decoders[persona](self.encoder(faces, training=False), training=False)

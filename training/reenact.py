@@ -38,21 +38,21 @@ from understudy.vision.detect import FaceDetector
 from understudy.vision.embedding import SFaceEmbedder
 from understudy.vision.face import AlignedFace, Points
 from understudy.vision.mesh import FaceMesh
-from understudy.vision.reenact import Still, caricature, composite, detail_map, face_mask, reenact
+from understudy.vision.reenact import ReferenceFace, attention_map, caricature, composite, face_mask, reenact
 
 _PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 _CLIPS = {".mp4", ".mov", ".mkv", ".webm", ".avi"}
 _CHUNK = 256
 
 
-class FaceFinder:
+class DriverFinder:
     """Finds the largest face of a picture and fits its mesh."""
 
     def __init__(self) -> None:
         self._detector, self._mesh = FaceDetector(), FaceMesh()
 
     def canvas(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Points] | None:
-        """Give the face on its canvas and the mesh there, or None where there is no clear face."""
+        """Return the face on its canvas and the mesh there, or None where there is no clear face."""
         mesh = self._fit(image)
         if mesh is None:
             return None
@@ -62,7 +62,7 @@ class FaceFinder:
         return warped, transform(mesh, matrix)  # type: ignore[return-value]
 
     def aligned(self, image: NDArray[np.uint8], size: int = CROP_PX) -> AlignedFace | None:
-        """Give the face aligned, or None where there is no clear face."""
+        """Return the face aligned, or None where there is no clear face."""
         faces = self._detector.detect(image)
         face = self._mesh.refine(image, faces[0]) if faces else None
         return align(image, face, size) if face is not None and face.presence > 0.8 else None
@@ -76,7 +76,9 @@ class FaceFinder:
 # ---- stills ----------------------------------------------------------------------------------------------------
 
 
-def make_composite(spec: dict[str, Any], faces_root: Path, average: Still, finder: FaceFinder) -> Still:
+def make_composite(
+    spec: dict[str, Any], faces_root: Path, average: ReferenceFace, finder: DriverFinder
+) -> ReferenceFace:
     """Make a composite persona: the faces of a folder that are most alike, averaged, then set apart.
 
     Args:
@@ -99,19 +101,21 @@ def make_composite(spec: dict[str, Any], faces_root: Path, average: Still, finde
     return caricature(still, average, float(spec.get("caricature", 1.0)))
 
 
-def _composite_stills(spec: dict[str, Any], faces_root: Path, average: Still, finder: FaceFinder) -> list[Still]:
+def _composite_stills(
+    spec: dict[str, Any], faces_root: Path, average: ReferenceFace, finder: DriverFinder
+) -> list[ReferenceFace]:
     return [make_composite(spec, faces_root, average, finder)]
 
 
 def most_alike(vectors: NDArray[np.float32], count: int) -> NDArray[np.intp]:
-    """Give the indices of the tightest group: the face with the nearest neighbours, and those neighbours."""
+    """Return the indices of the tightest group: the face with the nearest neighbours, and those neighbours."""
     cosine = vectors @ vectors.T
     centre = np.sort(cosine, axis=1)[:, -count:].mean(1).argmax()
     return np.argsort(-cosine[centre])[:count]
 
 
-def everybody(faces_root: Path, finder: FaceFinder, count: int = 320) -> Still:
-    """Give the composite of as many faces from every folder."""
+def everybody(faces_root: Path, finder: DriverFinder, count: int = 320) -> ReferenceFace:
+    """Return the composite of as many faces from every folder."""
     folders = sorted({path.parent for path in faces_root.rglob("*") if path.suffix.lower() in _PICTURES})
     found = [
         finder.aligned(image)
@@ -122,7 +126,7 @@ def everybody(faces_root: Path, finder: FaceFinder, count: int = 320) -> Still:
 
 
 def consented_photo(photo: Path, name: str, record: Path, trust: Path) -> dict[str, Any]:
-    """Give the recipe of a photo persona, once its consent record covers the photo for training.
+    """Return the recipe of a photo persona, once its consent record covers the photo for training.
 
     Raises:
         ConsentError: the record is missing, invalid, or does not cover the photo.
@@ -135,8 +139,8 @@ def consented_photo(photo: Path, name: str, record: Path, trust: Path) -> dict[s
     return {"kind": "photo", "title": name.title(), "files": list(digests)}
 
 
-def photo_still(path: Path, finder: FaceFinder) -> Still:
-    """Give the still of one photo.
+def photo_still(path: Path, finder: DriverFinder) -> ReferenceFace:
+    """Return the still of one photo.
 
     Raises:
         PairsError: the file cannot be read or shows no clear face.
@@ -147,7 +151,7 @@ def photo_still(path: Path, finder: FaceFinder) -> Still:
     aligned = finder.aligned(image)
     if aligned is None:
         raise PairsError(f"{path} must show a clear face, but none was found. Use a sharp, frontal photo.")
-    return Still(aligned.crop, aligned.mesh)
+    return ReferenceFace(aligned.crop, aligned.mesh)
 
 
 def _some_pictures(folder: Path, limit: int) -> Iterator[NDArray[np.uint8]]:
@@ -163,7 +167,7 @@ def _some_pictures(folder: Path, limit: int) -> Iterator[NDArray[np.uint8]]:
 
 
 def list_drivers(inputs: list[Path], frames_per_clip: int, pictures: int) -> list[tuple[str, int]]:
-    """Give (file, frame index) of every driver: pictures spread over folders, frames spread over clips.
+    """Return (file, frame index) of every driver: pictures spread over folders, frames spread over clips.
 
     Of a faceset (training.extract), the frames whose faces it kept.
     """
@@ -184,7 +188,7 @@ def list_drivers(inputs: list[Path], frames_per_clip: int, pictures: int) -> lis
 
 
 def faceset_drivers(root: Path, frames_per_clip: int) -> list[tuple[str, int]]:
-    """Give (file, frame index) of the frames that a faceset's faces came from, spread over each clip.
+    """Return (file, frame index) of the frames that a faceset's faces came from, spread over each clip.
 
     Raises:
         FacesetError: there is no faceset, or it is damaged.
@@ -236,8 +240,8 @@ def _frames(file: str, wanted: set[int]) -> Iterator[tuple[int, NDArray[np.uint8
                 yield index, image  # type: ignore[misc]
 
 
-def write_drivers(root: Path, wanted: list[tuple[str, int]], finder: FaceFinder) -> PairedFaceset:
-    """Find each driver's face, and write crops, masks and detail maps; what shows no face is left out."""
+def write_drivers(root: Path, wanted: list[tuple[str, int]], finder: DriverFinder) -> PairedFaceset:
+    """Find each driver's face, and write crops, masks and attention maps; what shows no face is left out."""
     cache = root / "found.npz"
     if not cache.is_file():
         found = [
@@ -262,7 +266,7 @@ def write_drivers(root: Path, wanted: list[tuple[str, int]], finder: FaceFinder)
 
 
 def _maps(mesh: Points) -> NDArray[np.uint8]:
-    return np.dstack([face_mask(mesh, CANVAS_PX), detail_map(mesh, CANVAS_PX)])
+    return np.dstack([face_mask(mesh, CANVAS_PX), attention_map(mesh, CANVAS_PX)])
 
 
 def write_targets(pairs: PairedFaceset, name: str) -> None:
@@ -277,8 +281,8 @@ def write_targets(pairs: PairedFaceset, name: str) -> None:
     _fill(pairs, f"targets/{name}", name, 3, target)
 
 
-def nearest_still(stills: list[Still], mesh: Points) -> Still:
-    """Give the still whose pose and expression are nearest to a driver's, so that it is warped least.
+def nearest_still(stills: list[ReferenceFace], mesh: Points) -> ReferenceFace:
+    """Return the still whose pose and expression are nearest to a driver's, so that it is warped least.
 
     Args:
         stills: aligned, CROP_PX wide.
@@ -310,7 +314,7 @@ def _fill(pairs: PairedFaceset, array: str, key: str, channels: int, make: Any) 
 
 
 def pairs_sheet(pairs: PairedFaceset, personas: list[str], rows: int = 24) -> NDArray[np.uint8]:
-    """Give a sheet to look at, labelled: driver, each persona, mask; uint8 [H, W, 3], BGR."""
+    """Return a sheet to look at, labelled: driver, each persona, mask; uint8 [H, W, 3], BGR."""
     inner = slice(MARGIN_PX, MARGIN_PX + CROP_PX)
     drivers, maps = pairs.array("drivers", 3), pairs.array("maps", 2)
     targets = [pairs.array(f"targets/{name}", 3) for name in personas]
@@ -325,7 +329,7 @@ def pairs_sheet(pairs: PairedFaceset, personas: list[str], rows: int = 24) -> ND
 
 
 def parser() -> argparse.ArgumentParser:
-    """Give the command line."""
+    """Return the command line."""
     command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     command.add_argument(
         "--drivers", type=Path, nargs="+", required=True, help="pictures, clips, folders of them, facesets"
@@ -357,7 +361,7 @@ def main() -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Make the stills and pairs that the command line asks for."""
-    finder = FaceFinder()
+    finder = DriverFinder()
     drivers = list_drivers(args.drivers, args.frames_per_clip, args.pictures)
     pairs = write_drivers(args.out, drivers, finder)
     for name, recipe, make in _wanted_personas(args, pairs, finder):
@@ -369,9 +373,9 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _wanted_personas(
-    args: argparse.Namespace, pairs: PairedFaceset, finder: FaceFinder
-) -> Iterator[tuple[str, dict[str, Any], Callable[[], list[Still]]]]:
-    """Give name, recipe and maker of each persona, consent checked."""
+    args: argparse.Namespace, pairs: PairedFaceset, finder: DriverFinder
+) -> Iterator[tuple[str, dict[str, Any], Callable[[], list[ReferenceFace]]]]:
+    """Return name, recipe and maker of each persona, consent checked."""
     if args.photo:
         if not args.name or not args.consent:
             raise PairsError("a photo must have a --name and a --consent record (understudy.consent make).")

@@ -16,13 +16,13 @@ import numpy as np
 
 from training.data.pairs import PairsError
 from understudy.vision.mesh import FaceMesh
-from understudy.vision.reenact import Still
+from understudy.vision.reenact import ReferenceFace
 
 _FITS = 3
 _LEAST_PRESENCE = 0.5
 
 
-def write_still(photo: Path, path: Path) -> Still:
+def write_still(photo: Path, path: Path) -> ReferenceFace:
     """Bring a photo into the crop and write it as a persona's still.
 
     Args:
@@ -32,15 +32,15 @@ def write_still(photo: Path, path: Path) -> Still:
     Raises:
         PairsError: the photo cannot be read or shows no clear face.
     """
-    from training.reenact import FaceFinder, photo_still
+    from training.reenact import DriverFinder, photo_still
 
-    look = photo_still(photo, FaceFinder())
+    look = photo_still(photo, DriverFinder())
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), look.image)
     return look
 
 
-def refitted(still: Still) -> Still:
+def refitted(still: ReferenceFace) -> ReferenceFace:
     """Fit the mesh anew to a still's picture; the still as it was where no face is seen in it.
 
     A composite's own mesh is the mean of its faces', and caricature moves brows and lids away from it; live, detail
@@ -54,7 +54,7 @@ def refitted(still: Still) -> Still:
         mesh, presence = model.fit(image, mesh)
         if presence < _LEAST_PRESENCE:
             return still
-    return Still(still.image, (mesh - shift).astype(np.float32))
+    return ReferenceFace(still.image, (mesh - shift).astype(np.float32))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

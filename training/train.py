@@ -65,7 +65,7 @@ class PairedBatches:
         self.validation, self.training = order[:held], order[held:]
 
     def batch(self, step: int) -> Batch:
-        """Give a training batch: faces float32 [B, I, I, 3] 0..1, and targets uint8 [B, O, O, 5] by persona.
+        """Return a training batch: faces float32 [B, I, I, 3] 0..1, and targets uint8 [B, O, O, 5] by persona.
 
         Where the batch is split, faces by persona, float32 [B / P, I, I, 3], and targets of these alone.
         """
@@ -92,7 +92,7 @@ class PairedBatches:
         ]
 
     def validation_batch(self, rows: NDArray[np.int64]) -> Batch:
-        """Give rows without variation, as `batch`."""
+        """Return rows without variation, as `batch`."""
         made = [plain(self._drivers[r], self._maps[r], [target[r] for target in self._targets]) for r in rows]
         return self._stack(made, self.personas)
 
@@ -147,11 +147,11 @@ class SwapTrainer(keras.Model):
     def __init__(self, network: SwapAutoencoder, weights: LossWeights, frozen_encoder: bool) -> None:
         super().__init__()
         self.encoder, self.parts = network.encoder, list(network.decoders.values())
-        self.names, self.weights_of_loss = list(network.decoders), weights
+        self.names, self.loss_weights = list(network.decoders), weights
         self.encoder.trainable = not frozen_encoder
 
     def call(self, inputs: Any, training: bool = False) -> Any:
-        """Give each persona's swap: float32 [N, I, I, 3] -> float32 [N, O, O, 4] by name."""
+        """Return each persona's swap: float32 [N, I, I, 3] -> float32 [N, O, O, 4] by name."""
         if isinstance(inputs, dict):  # every persona has faces of its own, as many as the others
             faces = ops.concatenate([inputs[name] for name in self.names])
             latents = ops.split(self.encoder(faces, training=training), len(self.names))
@@ -165,8 +165,8 @@ class SwapTrainer(keras.Model):
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
-        """Give the sum of the personas' losses: what Keras minimises."""
-        return sum(swap_loss(y_pred[name], y[name], self.weights_of_loss) for name in self.names)
+        """Return the sum of the personas' losses: what Keras minimises."""
+        return sum(swap_loss(y_pred[name], y[name], self.loss_weights) for name in self.names)
 
 
 def has_bfloat16() -> bool:
@@ -218,7 +218,7 @@ def load_start(network: SwapAutoencoder, bundle: Path) -> None:
     """Put a bundle's encoder into a network, and its decoders into those of the same name.
 
     Decoders of other names start as the bundle's first persona: better than chance. Where the network takes in
-    patches of another size, its stem starts from chance.
+    patches of another size, its stem starts randomly initialised.
 
     Raises:
         BundleError: the bundle is damaged, or holds nothing to train on.
@@ -287,7 +287,7 @@ class Training:
         save_checkpoint(self.out, self.step, [ops.convert_to_numpy(v.value) for v in self._variables()])
 
     def curves(self) -> list[dict[str, float]]:
-        """Give what was reported so far: step, seconds since the report before, loss, SSIM per persona."""
+        """Return what was reported so far: step, seconds since the report before, loss, SSIM per persona."""
         path = self.out / "curves.jsonl"
         lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
         by_step = {int(line["step"]): line for line in lines}  # a resumed run reports some steps again
@@ -341,7 +341,7 @@ def preview_sheet(
     targets: dict[str, NDArray[np.uint8]],
     rows: int = 12,
 ) -> NDArray[np.uint8]:
-    """Give a sheet, labelled: per persona driver, target, prediction and swap; uint8 [H, W, 3], BGR."""
+    """Return a sheet, labelled: per persona driver, target, prediction and swap; uint8 [H, W, 3], BGR."""
     lines: list[NDArray[np.float32]] = []
     for i in range(min(rows, *(len(batch) for batch in faces.values()))):
         cells: list[Any] = []
@@ -365,7 +365,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--trust", type=Path, help="folder of keys (default: UNDERSTUDY_HOME or ~/.understudy)")
-    parser.add_argument("--size", choices=SIZES, default="config", help="fast: 128 px out, from chance (%(default)s)")
+    parser.add_argument(
+        "--size", choices=SIZES, default="config", help="fast: 128 px out, randomly initialised (%(default)s)"
+    )
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="override settings")
     args = parser.parse_args()
     try:

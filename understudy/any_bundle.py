@@ -27,7 +27,7 @@ from understudy.consent.trust_store import Trust
 
 
 @dataclass(frozen=True)
-class AnyBundle:
+class ServableBundle:
     """A verified bundle of any kind, ready to run. Not slotted: an unpacked .zip goes with it.
 
     Attributes:
@@ -55,7 +55,7 @@ class AnyBundle:
     check_use: Callable[[str, str, Trust], object] = lambda variant, use, trust: None
 
 
-def open_any(source: Path | str) -> AnyBundle:
+def open_servable(source: Path | str) -> ServableBundle:
     """Verify a bundle of any allowed kind and open it.
 
     Args:
@@ -78,7 +78,7 @@ def open_any(source: Path | str) -> AnyBundle:
     return served
 
 
-def _open_directory(directory: Path) -> AnyBundle:
+def _open_directory(directory: Path) -> ServableBundle:
     manifest = directory / MANIFEST
     if not manifest.is_file() or manifest.stat().st_size > MAX_MANIFEST_BYTES:
         raise BundleError(
@@ -98,10 +98,10 @@ def _open_directory(directory: Path) -> AnyBundle:
     return FACTORIES[factory](directory, hashlib.sha256(text).hexdigest())
 
 
-def _open_swap(directory: Path, digest: str) -> AnyBundle:
+def _open_swap(directory: Path, digest: str) -> ServableBundle:
     bundle = Bundle.load(directory)
     names = tuple(persona.name for persona in bundle.personas)
-    return AnyBundle(
+    return ServableBundle(
         name=bundle.manifest.name,
         version=bundle.manifest.version,
         digest=digest,
@@ -126,9 +126,9 @@ def _face_swapper(bundle: Bundle, persona: str) -> FrameModel:
     return FaceSwapper(bundle, settings=SwapSettings(persona=persona))
 
 
-def _open_pixelate(directory: Path, digest: str) -> AnyBundle:
+def _open_pixelate(directory: Path, digest: str) -> ServableBundle:
     model, name, version = load_pixelate(directory)
-    return AnyBundle(
+    return ServableBundle(
         name=name,
         version=version,
         digest=digest,
@@ -140,4 +140,4 @@ def _open_pixelate(directory: Path, digest: str) -> AnyBundle:
     )
 
 
-FACTORIES: Mapping[str, Callable[[Path, str], AnyBundle]] = {SWAP: _open_swap, PIXELATE: _open_pixelate}
+FACTORIES: Mapping[str, Callable[[Path, str], ServableBundle]] = {SWAP: _open_swap, PIXELATE: _open_pixelate}

@@ -28,7 +28,7 @@ from understudy.consent.trust_store import TrustStore, trust_folder
 from understudy.jobs.stop_requests import stop_requests
 from understudy.media.clip import read_frames
 from understudy.swap.swapper import SwapSettings
-from understudy.swap.verified_swapper import Performer
+from understudy.swap.verified_swapper import VerifiedSwapper
 
 _FIRST_FRAME_S = 10.0
 _LOST_S = 3.0
@@ -141,7 +141,7 @@ class ClipSource:
         self._started_s: float | None = None
 
     def read(self) -> Image | None:
-        """Give the next frame when its time has come; see `FrameSource.read`."""
+        """Return the next frame when its time has come; see `FrameSource.read`."""
         frame = next(self._frames, None)
         if frame is None:
             return None
@@ -262,8 +262,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--persona", default="", metavar="NAME", help="who plays (default: the bundle's first)")
     parser.add_argument("--bundle", type=Path, default=default_bundle(), help="a bundle's directory or .zip")
-    look = "a persona made of one photo, as the Studio keeps it (still.png, mesh.npy, consent.json); its still plays"
-    parser.add_argument("--look", type=Path, metavar="FOLDER", help=look)
+    photo_persona = (
+        "a persona made of one photo, as the Studio keeps it (still.png, mesh.npy, consent.json); its still plays"
+    )
+    parser.add_argument("--photo-persona", type=Path, metavar="FOLDER", help=photo_persona)
     parser.add_argument("--device", type=int, default=0, help="the camera's number (default 0)")
     parser.add_argument("--clip", type=Path, help="play a clip in place of the camera")
     parser.add_argument("--to", metavar="DEVICE", help="the loopback device (default: the first free one)")
@@ -285,14 +287,14 @@ def _open_source(options: argparse.Namespace) -> FrameSource:
 
 
 def run(options: argparse.Namespace, environment: Mapping[str, str], sink: FrameSink) -> int:
-    """Set up and relay; gives how many frames were sent. The sink is closed at the end."""
+    """Set up and relay; returns how many frames were sent. The sink is closed at the end."""
     store = TrustStore(trust_folder(environment))
     settings = SwapSettings(persona=options.persona, faces=options.faces)
-    performer = Performer.engage(options.bundle, settings, "live", store, look=options.look)
-    watch = ConsentWatch(performer.persona, "live", store)
+    verified = VerifiedSwapper.open(options.bundle, settings, "live", store, photo_persona=options.photo_persona)
+    watch = ConsentWatch(verified.persona, "live", store)
     source = _open_source(options)
     try:
-        with FramePipeline(performer.swapper, finish=performer.paints()) as pipeline, stop_requests() as should_stop:
+        with FramePipeline(verified.swapper, overlays=verified.overlays()) as pipeline, stop_requests() as should_stop:
             pipeline.set_cover(options.cover)
             return relay(source, sink, pipeline, watch.problem, should_stop, options.mirror)
     finally:
@@ -301,7 +303,7 @@ def run(options: argparse.Namespace, environment: Mapping[str, str], sink: Frame
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; gives its exit status."""
+    """Run the command; returns its exit status."""
     options = _parser().parse_args(arguments)
     try:
         run(options, os.environ, VirtualCamera(options.fps, options.to))

@@ -26,7 +26,7 @@ from understudy.jobs.queue import write_json
 from understudy.jobs.stop_requests import stop_requests
 from understudy.jobs.work_folder import work_folder
 from understudy.media.batch import Task, find_sources, is_photo, plan
-from understudy.media.clip_gate import OnMiss, OnNoFace, ScreenPolicy
+from understudy.media.clip_gate import OnMissedFace, OnNoFace, ScreenPolicy
 from understudy.media.conversion import (
     Conversion,
     ConvertError,
@@ -38,13 +38,13 @@ from understudy.media.conversion import (
 from understudy.media.encoding import CODECS, CONTAINERS, QUALITY, Encoding
 from understudy.media.photo import PHOTO_SUFFIXES
 from understudy.media.photo_conversion import convert_photo, preview
-from understudy.media.resume import Tally
+from understudy.media.resume import FrameCounts
 from understudy.provenance.c2pa import provenance_from
-from understudy.swap.blend import DETAIL
+from understudy.swap.blend import SKIN_DETAIL
 from understudy.swap.own_personas import Choice, choose_persona, own_personas, persona_of_photo
 from understudy.swap.people import People, Rule, read_rule, rule_for
 from understudy.swap.swapper import SwapSettings
-from understudy.swap.verified_swapper import Performer
+from understudy.swap.verified_swapper import VerifiedSwapper
 
 __all__ = [
     "STOPPED",
@@ -116,8 +116,10 @@ def _add_personas(parser: argparse.ArgumentParser) -> None:
     names = "who plays, by name or title, your own from the Studio included (default: the bundle's first); several: "
     parser.add_argument("--persona", nargs="+", default=[], metavar="NAME", help=f"{names}each clip by each of them")
     parser.add_argument("--bundle", type=Path, default=default_bundle(), help="a bundle's directory or .zip")
-    look = "a persona made of one photo, as the Studio keeps it (still.png, mesh.npy, consent.json); its still plays"
-    parser.add_argument("--look", type=Path, metavar="FOLDER", help=look)
+    photo_persona = (
+        "a persona made of one photo, as the Studio keeps it (still.png, mesh.npy, consent.json); its still plays"
+    )
+    parser.add_argument("--photo-persona", type=Path, metavar="FOLDER", help=photo_persona)
     rule = "who plays whom, told by the face through the whole clip: a picture of the person meant, or left, middle, "
     rule += "right for who is there at first; PERSONA or keep (as they are). Again for each; others get --persona"
     parser.add_argument("--map", action="append", default=[], metavar="REFERENCE.jpg=PERSONA", help=rule)
@@ -130,14 +132,14 @@ def _add_looks(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--faces", choices=("all", "largest"), default="all", help="whose faces are swapped")
     parser.add_argument("--strength", type=float, default=1.0, help="0 to 1: how much of the persona")
     parser.add_argument("--colour-match", type=float, default=1.0, help="0 to 1: how much of the scene's light")
-    parser.add_argument("--detail", type=float, default=DETAIL, help="0 to 2: fine structure of the still")
+    parser.add_argument("--skin-detail", type=float, default=SKIN_DETAIL, help="0 to 2: fine structure of the still")
     eyes = "show the actor's own eyes and teeth, not what the network paints there (default: yes)"
     parser.add_argument("--own-eyes", action=argparse.BooleanOptionalAction, default=True, help=eyes)
     parser.add_argument(
         "--on-miss",
-        type=OnMiss,
-        choices=list(OnMiss),
-        default=OnMiss.COVER,
+        type=OnMissedFace,
+        choices=list(OnMissedFace),
+        default=OnMissedFace.COVER,
         help="a frame whose face was seen but not swapped is covered, replaced by the last one for up to half a "
         "second, or kept as it is (default cover)",
     )
@@ -190,8 +192,8 @@ def _sorted_out(parser: argparse.ArgumentParser, options: argparse.Namespace) ->
         parser.error(f"IN{' and OUT' if needed == 2 else ''} must be given, but got {len(options.paths)} paths")
     if (options.photo is None) != (options.consent is None):
         parser.error("--photo and --consent must be given together, but one is")
-    if sum(bool(each) for each in (options.photo, options.look, len(options.persona) > 1)) > 1:
-        parser.error("--photo, --look and several --persona must not be given together, but two of them are")
+    if sum(bool(each) for each in (options.photo, options.photo_persona, len(options.persona) > 1)) > 1:
+        parser.error("--photo, --photo-persona and several --persona must not be given together, but two of them are")
     return options
 
 
@@ -202,25 +204,25 @@ def _sorted_out(parser: argparse.ArgumentParser, options: argparse.Namespace) ->
 class _Player:
     """Who plays in a run of results: the persona, ready, and how frames are treated."""
 
-    performer: Performer
-    others: Sequence[Performer]
+    verified: VerifiedSwapper
+    others: Sequence[VerifiedSwapper]
     options: argparse.Namespace
     environment: Mapping[str, str]
     is_face_suspected: Callable[[Image], bool] | None
 
     def conversion(self, source: Path, target: Path) -> Conversion:
-        options, performer = self.options, self.performer
+        options, verified = self.options, self.verified
         return Conversion(
             source=source,
             target=target,
             policy=ScreenPolicy(options.on_miss, options.no_face, options.cover),
-            paints=performer.paints(),
-            seal=performer.sealer(provenance_from(self.environment), self.others),
+            overlays=verified.overlays(),
+            seal=verified.sealer(provenance_from(self.environment), self.others),
             is_face_suspected=self.is_face_suspected,
-            identity={
-                "bundle": performer.bundle.digest,
-                "settings": performer.swapper.settings,
-                "personas": [each.check_consent() for each in (performer, *self.others)],  # records hold the hashes
+            fingerprint={
+                "bundle": verified.bundle.digest,
+                "settings": verified.swapper.settings,
+                "personas": [each.check_consent() for each in (verified, *self.others)],  # records hold the hashes
                 "map": tuple(options.map),
             },
             is_overwriting=options.overwrite,
@@ -243,10 +245,10 @@ def _chosen(options: argparse.Namespace, word: str, environment: Mapping[str, st
     """Find who was asked for; a photo's persona lives as long as the block."""
     if options.photo is not None:
         with tempfile.TemporaryDirectory(prefix="understudy-") as room:
-            made = persona_of_photo(options.photo, options.consent, Path(room, "look"), options.bundle)
+            made = persona_of_photo(options.photo, options.consent, Path(room, "photo_persona"), options.bundle)
             yield replace(made, name=word or made.name)
-    elif options.look is not None:
-        yield Choice(word or options.look.name, "", options.bundle, options.look)
+    elif options.photo_persona is not None:
+        yield Choice(word or options.photo_persona.name, "", options.bundle, options.photo_persona)
     else:
         own = own_personas(work_folder(environment))
         yield choose_persona(word, options.bundle, Bundle.load(options.bundle), own)
@@ -255,48 +257,48 @@ def _chosen(options: argparse.Namespace, word: str, environment: Mapping[str, st
 @contextmanager
 def _engaged(options: argparse.Namespace, word: str, environment: Mapping[str, str]) -> Iterator[_Player]:
     with _chosen(options, word, environment) as choice:
-        performer = _performer(options, choice, environment)
-        others: list[Performer] = []
+        verified = _performer(options, choice, environment)
+        others: list[VerifiedSwapper] = []
         if options.map:
-            performer, others = _with_people(options, performer, environment)
+            verified, others = _with_people(options, verified, environment)
         suspects = _suspects_faces() if options.no_face is OnNoFace.KEEP else None
-        yield _Player(performer, others, options, environment, suspects)
+        yield _Player(verified, others, options, environment, suspects)
 
 
-def _performer(options: argparse.Namespace, choice: Choice, environment: Mapping[str, str]) -> Performer:
+def _performer(options: argparse.Namespace, choice: Choice, environment: Mapping[str, str]) -> VerifiedSwapper:
     settings = SwapSettings(
         persona=choice.name,
         faces=options.faces,
         strength=options.strength,
         colour_match=options.colour_match,
         own_eyes=options.own_eyes,
-        detail=options.detail,
+        skin_detail=options.skin_detail,
     )
     store = TrustStore(trust_folder(environment))
-    return Performer.engage(choice.bundle, settings, "record", store, options.threads, choice.look, choice.photo)
+    return VerifiedSwapper.open(choice.bundle, settings, "record", store, options.threads, choice.look, choice.photo)
 
 
 def _with_people(
-    options: argparse.Namespace, performer: Performer, environment: Mapping[str, str]
-) -> tuple[Performer, list[Performer]]:
+    options: argparse.Namespace, verified: VerifiedSwapper, environment: Mapping[str, str]
+) -> tuple[VerifiedSwapper, list[VerifiedSwapper]]:
     """Make the rules of --map, and engage everybody whom they name."""
     own, bundle = own_personas(work_folder(environment)), Bundle.load(options.bundle)
     rules: list[Rule] = []
-    others: dict[str, Performer] = {}
+    others: dict[str, VerifiedSwapper] = {}
     for who, word in map(read_rule, options.map):
         name = word
         if word:
             choice = choose_persona(word, options.bundle, bundle, own)
             name = choice.name
-            if name != performer.persona.name and name not in others:
+            if name != verified.persona.name and name not in others:
                 others[name] = _performer(options, choice, environment)
         rules.append(rule_for(who, name))
-    swapper = performer.swapper
+    swapper = verified.swapper
     for name, other in others.items():
-        if other.bundle.digest != performer.bundle.digest or name not in swapper.personas:
+        if other.bundle.digest != verified.bundle.digest or name not in swapper.personas:
             other.swapper.load([name])
-            swapper = swapper.with_role(name, other.swapper.player(name).role)
-    return replace(performer, swapper=swapper.with_people(People(tuple(rules)))), list(others.values())
+            swapper = swapper.with_renderer(name, other.swapper.player(name).role)
+    return replace(verified, swapper=swapper.with_people(People(tuple(rules)))), list(others.values())
 
 
 def _convert_one(player: _Player, task: Task, should_stop: Callable[[], bool], write: ProgressFile) -> ConvertReport:
@@ -304,7 +306,7 @@ def _convert_one(player: _Player, task: Task, should_stop: Callable[[], bool], w
 
     conversion = player.conversion(task.source, task.target)
     if is_photo(task.source):
-        report = convert_photo(conversion, player.performer.swapper)
+        report = convert_photo(conversion, player.verified.swapper)
         write.close(report)
         return report
     with tqdm(unit="frame", disable=None, dynamic_ncols=True, desc=task.source.name) as bar:
@@ -315,12 +317,12 @@ def _convert_one(player: _Player, task: Task, should_stop: Callable[[], bool], w
             bar.update(progress.frames - bar.n)
             write(progress)
 
-        report = convert(conversion, player.performer.swapper, tell, should_stop)
+        report = convert(conversion, player.verified.swapper, tell, should_stop)
     write.close(report)
     return report
 
 
-def _describe(tally: Tally) -> str:
+def _describe(tally: FrameCounts) -> str:
     return f"{tally.swapped} swapped, {tally.held} held, {tally.covered} covered, {tally.kept} kept"
 
 
@@ -341,7 +343,7 @@ def _tell_report(report: ConvertReport) -> None:
 def _run_preview(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
     source = options.paths[0]
     with _engaged(options, next(iter(options.persona), ""), environment) as player:
-        report = preview(player.conversion(source, options.preview), player.performer.swapper, options.preview)
+        report = preview(player.conversion(source, options.preview), player.verified.swapper, options.preview)
     print(f"{report.target}: {source.name} at {options.start:g} s; {_describe(report.tally)}")
     return 0
 
@@ -420,7 +422,7 @@ def _print_table(rows: Sequence[tuple[Task, str]]) -> None:
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; gives its exit status: 1 when it fails, `STOPPED` when it was asked to stop."""
+    """Run the command; returns its exit status: 1 when it fails, `STOPPED` when it was asked to stop."""
     parser = _parser()
     options = _sorted_out(parser, parser.parse_args(arguments))
     os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder prints its settings otherwise

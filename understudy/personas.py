@@ -30,7 +30,7 @@ def describe(bundle: Bundle, own: Sequence[OwnPersona] = (), is_long: bool = Fal
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; gives its exit status: 2 when the bundle is refused."""
+    """Run the command; returns its exit status: 2 when the bundle is refused."""
     parser = argparse.ArgumentParser(prog="understudy.personas", description=__doc__)
     parser.add_argument("--bundle", type=Path, default=default_bundle(), help="a bundle's directory or .zip")
     parser.add_argument("--long", action="store_true", help="also print title, what plays it, and still")

@@ -11,7 +11,7 @@ HEIGHT = 24
 
 
 def drawn(image: Image, number: int) -> Image:
-    """Give a copy of uint8 [H, W, 3] with `number` (0 to 1023) in a strip across its bottom."""
+    """Return a copy of uint8 [H, W, 3] with `number` (0 to 1023) in a strip across its bottom."""
     marked = np.array(image)
     cell = image.shape[1] // CELLS
     marked[-HEIGHT:] = 0

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 @contextmanager
 def delayed(url: str, one_way_s: float) -> Generator[str]:
-    """Relay to a server; gives the base URL of the relay.
+    """Relay to a server; returns the base URL of the relay.
 
     Args:
         url: http://host:port of the server.

@@ -9,7 +9,7 @@ from streamlit.testing.v1 import AppTest
 from benchmarks.harness.waiting import wait_until
 from liveframe.frame import Image
 from liveframe.gate import ShownState
-from ui.session import shared as house
+from ui.session import shared
 from ui.session.stream import StreamCounts
 from ui.session.viewer import Viewer
 
@@ -28,9 +28,9 @@ def open_page() -> AppTest:
     return page
 
 
-def seated() -> Viewer:
+def admitted() -> Viewer:
     """The only viewer there is."""
-    (viewer,) = house.seats().viewers()
+    (viewer,) = shared.viewer_registry().viewers()
     return viewer
 
 
@@ -50,17 +50,17 @@ class HandCamera:
         viewer.attach(self)
 
     def send(self, image: Image) -> Image:
-        """Send a frame; gives what is shown for it: uint8 [H, W, 3], BGR."""
+        """Send a frame; returns what is shown for it: uint8 [H, W, 3], BGR."""
         return self.begin(image)()
 
     def begin(self, image: Image) -> Callable[[], Image]:
-        """Send a frame without waiting; gives what waits for its answer."""
+        """Send a frame without waiting; returns what waits for its answer."""
         self._received += 1
         self._last_s = time.monotonic()
         return self._viewer.begin(np.array(image), self._last_s)
 
     def send_until(self, state: ShownState, image: Image) -> Image:
-        """Send a frame, again and again, until what is shown is of that kind; gives it."""
+        """Send a frame, again and again, until what is shown is of that kind; returns it."""
         shown: list[Image] = []
 
         def is_there() -> bool:

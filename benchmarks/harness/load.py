@@ -38,7 +38,7 @@ class Connection:
         return cls(*await asyncio.open_connection(parts.hostname, parts.port))
 
     async def post(self, request: bytes) -> tuple[int, bytes]:
-        """Send a whole request and read its answer; gives status and body."""
+        """Send a whole request and read its answer; returns status and body."""
         self._writer.write(request)
         head = await self._reader.readuntil(b"\r\n\r\n")
         lines = head.decode("latin-1").split("\r\n")
@@ -76,7 +76,7 @@ class Pool:
 
 
 def http_request(url: str, body: bytes, content_type: str) -> bytes:
-    """Give the bytes of a POST."""
+    """Return the bytes of a POST."""
     parts = urlsplit(url)
     head = f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: {content_type}\r\n"
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body

@@ -9,7 +9,7 @@ _PACKAGES = ("numpy", "opencv-python-headless", "onnxruntime", "ai-edge-litert",
 
 
 def machine() -> dict[str, object]:
-    """Give processor, cores, memory, versions, and the load average at this moment."""
+    """Return processor, cores, memory, versions, and the load average at this moment."""
     return {
         "processor": _from_proc("/proc/cpuinfo", "model name") or platform.processor(),
         "cores": os.cpu_count(),

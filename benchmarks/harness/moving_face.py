@@ -13,7 +13,7 @@ Image = NDArray[np.uint8]
 
 
 def frames(clip: Path | None, width: int, height: int, count: int) -> list[Image]:
-    """Give frames of one size; a short clip runs forth and back.
+    """Return frames of one size; a short clip runs forth and back.
 
     Args:
         clip: a video file; None for the astronaut.

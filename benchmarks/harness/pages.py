@@ -17,7 +17,7 @@ from streamlit.testing.v1 import AppTest
 from benchmarks.harness.consented_bundle import build_consented_bundle
 from benchmarks.harness.tiny_bundle import PERSONAS
 from ui.parts.registry_view import registry_view
-from ui.session import shared as house
+from ui.session import shared
 from ui.session.settings import app_settings
 from ui.session.workspace import job_queue
 from understudy.jobs.lock import exclusive
@@ -103,10 +103,10 @@ def states() -> list[JobState]:
 
 
 def _forget() -> None:
-    if house.seats.cache_info().currsize:
-        for viewer in list(house.seats().viewers()):
-            house.seats().leave(viewer)
-    for cached in (app_settings, house.seats, job_queue, registry_view):
+    if shared.viewer_registry.cache_info().currsize:
+        for viewer in list(shared.viewer_registry().viewers()):
+            shared.viewer_registry().leave(viewer)
+    for cached in (app_settings, shared.viewer_registry, job_queue, registry_view):
         cached.cache_clear()
     st.cache_resource.clear()
     st.cache_data.clear()

@@ -40,7 +40,7 @@ def plot(report: Mapping[str, Any], path: Path) -> None:
 
 
 def rows_of(report: Mapping[str, Any], table: str) -> dict[str, dict[str, float]]:
-    """Give a table's figures by row."""
+    """Return a table's figures by row."""
     rows: dict[str, dict[str, float]] = {}
     for key, value in report.items():
         name, *rest = key.split(".")

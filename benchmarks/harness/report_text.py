@@ -78,7 +78,7 @@ TABLES: dict[str, tuple[str, dict[str, str]]] = {
 
 
 def as_markdown(report: Mapping[str, Any]) -> str:
-    """Give the tables that a report of `benchmarks.run` holds, their ratios and fits, and the machine."""
+    """Return the tables that a report of `benchmarks.run` holds, their ratios and fits, and the machine."""
     parts: list[str] = []
     for table, (title, columns) in TABLES.items():
         name, _, part = table.partition(":")
@@ -100,7 +100,7 @@ def as_markdown(report: Mapping[str, Any]) -> str:
 def _table(
     rows: Mapping[str, Mapping[str, float]], columns: Mapping[str, str], *, is_turned: bool = False
 ) -> list[str]:
-    """Give the rows that have some of the columns; columns that no row has are left out."""
+    """Return the rows that have some of the columns; columns that no row has are left out."""
     held = [column for column in columns if any(column in row for row in rows.values())]
     shown = {name: row for name, row in rows.items() if any(column in row for column in held)}
     if not shown:

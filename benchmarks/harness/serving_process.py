@@ -39,7 +39,7 @@ def container_environment(port: int, storage_uri: str) -> dict[str, str]:
 def serving(
     storage_uri: str, entry: Sequence[str] = OUR_SERVER, extra: Mapping[str, str] | None = None, root: Path = ROOT
 ) -> Generator[str]:
-    """Start a model server; gives its base URL once its health route is green, and ends it after."""
+    """Start a model server; returns its base URL once its health route is green, and ends it after."""
     port = free_port()
     environment = {**os.environ, **container_environment(port, storage_uri), **(extra or {}), "PYTHONPATH": str(root)}
     with running([sys.executable, *entry], f"http://127.0.0.1:{port}", environment, root) as url:
@@ -48,7 +48,7 @@ def serving(
 
 @contextmanager
 def running(command: Sequence[str], url: str, environment: Mapping[str, str], root: Path = ROOT) -> Generator[str]:
-    """Run a server's command until its health route answers 200; gives the URL, and ends it after."""
+    """Run a server's command until its health route answers 200; returns the URL, and ends it after."""
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(command, cwd=root, env=dict(environment), stdout=log, stderr=subprocess.STDOUT)
         try:

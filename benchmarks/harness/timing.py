@@ -29,7 +29,7 @@ class Plan:
     known: tuple[str, ...] = ()
 
     def pick(self, quick: int, full: int) -> int:
-        """Give one of two counts."""
+        """Return one of two counts."""
         return quick if self.is_quick else full
 
 
@@ -59,27 +59,27 @@ def in_turn(calls: Mapping[str, Callable[[], object]], rounds: int, budget_s: fl
 
 
 def spread(name: str, times_ms: Sequence[float]) -> Figures:
-    """Give the median and the 95th percentile, as `<name>_p50_ms` and `<name>_p95_ms`."""
+    """Return the median and the 95th percentile, as `<name>_p50_ms` and `<name>_p95_ms`."""
     return {f"{name}_p50_ms": _rounded(np.median(times_ms)), f"{name}_p95_ms": _rounded(np.percentile(times_ms, 95))}
 
 
 def spreads(times: Mapping[str, Sequence[float]]) -> Figures:
-    """Give `spread` of every contestant."""
+    """Return `spread` of every contestant."""
     return {key: value for name, values in times.items() for key, value in spread(name, values).items()}
 
 
 def ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
-    """Give how many times as long the first took: the median of the rounds' own ratios."""
+    """Return how many times as long the first took: the median of the rounds' own ratios."""
     return _rounded(np.median(np.asarray(slow) / np.asarray(fast)))
 
 
 def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
-    """Fit cost = a x size^b by least squares in logarithms; gives b. 1: in proportion; 0: size costs nothing."""
+    """Fit cost = a x size^b by least squares in logarithms; returns b. 1: in proportion; 0: size costs nothing."""
     return _rounded(np.polyfit(np.log(sizes), np.log(costs), 1)[0])
 
 
 def line(sizes: Sequence[float], costs: Sequence[float]) -> tuple[float, float]:
-    """Fit cost = a + b x size by least squares; gives b and a."""
+    """Fit cost = a + b x size by least squares; returns b and a."""
     slope, start = np.polyfit(sizes, costs, 1)
     return _rounded(slope), _rounded(start)
 

@@ -24,7 +24,7 @@ def wait_until(is_true: Callable[[], object], timeout_s: float = 30.0) -> None:
 
 
 def quickest(call: Callable[[], object], limit_s: float, tries: int = 4) -> float:
-    """Give the seconds of the quickest of some calls, the first within the limit: a busy machine may hold one up."""
+    """Return the seconds of the quickest of some calls, the first within the limit: a busy machine may hold one up."""
     times_s: list[float] = []
     for _ in range(tries):
         start_s = time.monotonic()

@@ -67,7 +67,7 @@ def merge_figures(picture: Image, face: AlignedFace, rounds: int) -> Figures:
 
 
 def made_swap(face: AlignedFace) -> Image:
-    """Give a swap as a network gives it: the crop in other colours, and an oval mask; uint8 [S, S, 4]."""
+    """Return a swap as a network gives it: the crop in other colours, and an oval mask; uint8 [S, S, 4]."""
     side = face.crop.shape[0]
     mask = np.zeros((side, side), np.uint8)
     cv2.ellipse(mask, (side // 2, side // 2), (side * 2 // 5, side * 9 // 20), 0, 0, 360, (255,), -1)
@@ -75,7 +75,7 @@ def made_swap(face: AlignedFace) -> Image:
 
 
 def seed_crop(face: AlignedFace, swap: Image) -> tuple[tuple[Image, Image], NDArray[np.float32]]:
-    """Give swap and crop at the seed's size, and the matrix frame -> crop."""
+    """Return swap and crop at the seed's size, and the matrix frame -> crop."""
     size = (SEED_PX, SEED_PX)
     small = cv2.resize(swap[..., :3], size, interpolation=cv2.INTER_AREA)
     crop = cv2.resize(face.crop, size, interpolation=cv2.INTER_AREA)

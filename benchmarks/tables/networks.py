@@ -59,7 +59,7 @@ class Network:
         return int(self.model.inputs[0].shape[1])
 
     def calls(self, *, is_quick: bool) -> dict[str, Call]:
-        """Give what to time: one face, every runtime; in short, ONNX Runtime, without float32 on one thread."""
+        """Return what to time: one face, every runtime; in short, ONNX Runtime, without float32 on one thread."""
         face = faces(self.side, 1).astype(np.float32) / 255
         calls: dict[str, Call] = {"keras_predict": lambda: self.model.predict(face, verbose=0)}
         for (runtime, kind), graphs in self.graphs.items():
@@ -99,7 +99,7 @@ def table(plan: Plan) -> Figures:
 
 
 def faces(side: int, count: int) -> NDArray[np.uint8]:
-    """Give faces: uint8 [N, side, side, 3], BGR."""
+    """Return faces: uint8 [N, side, side, 3], BGR."""
     crops = [picture[40:320, 180:460] for picture in frames(None, 640, 360, count)]
     return np.stack([cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA) for crop in crops])
 
@@ -139,7 +139,7 @@ def _shipped(bundle: Bundle) -> dict[str, Call]:
 
 
 def _names(plan: Plan) -> list[str]:
-    """Give whom to build: ours, and the known ones that were asked for."""
+    """Return whom to build: ours, and the known ones that were asked for."""
     from benchmarks.tables import zoo
 
     wanted = plan.known or (_QUICK if plan.is_quick else tuple(zoo.KNOWN))
@@ -175,7 +175,7 @@ def build(name: str) -> tuple[Any, list[Part]]:
 
 
 def _halves(whole: Any) -> tuple[Any, Any]:
-    """Cut a network behind its dense code, where it becomes a picture again; gives both models."""
+    """Cut a network behind its dense code, where it becomes a picture again; returns both models."""
     import keras
 
     square = next(layer.output for layer in whole.layers if isinstance(layer, keras.layers.Reshape))
@@ -183,7 +183,7 @@ def _halves(whole: Any) -> tuple[Any, Any]:
 
 
 def network(name: str, cache: Path, *, is_quick: bool = False) -> Network:
-    """Give a network and its graphs, written now where the cache has none of this code; in short, only what it has."""
+    """Return a network and its graphs, written now where the cache has none of this code; quick: only what it has."""
     code = hashlib.sha256(b"".join((ROOT / path).read_bytes() for path in _CODE_OF_GRAPHS)).hexdigest()[:8]
     whole, parts = build(name)
     sizes = ["-".join(str(side) for side in model.outputs[0].shape[1:]) for _, model, _ in parts]
@@ -253,7 +253,7 @@ def _is_runtime(way: str) -> bool:
 
 
 def _best(times: Times) -> str:
-    """Give the quickest runtime."""
+    """Return the quickest runtime."""
     return min(filter(_is_runtime, times), key=lambda way: float(np.median(times[way])))
 
 

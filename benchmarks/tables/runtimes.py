@@ -42,7 +42,7 @@ def chain(graphs: Sequence[str], threads: int, value: Floats, runtime: str = "or
 
 
 def installed() -> list[str]:
-    """Give the runtimes that this environment has."""
+    """Return the runtimes that this environment has."""
     return [name for name, module in _MODULES.items() if find_spec(module) is not None]
 
 

@@ -76,7 +76,7 @@ def _request(url: str, body: bytes, media_type: str, count: int) -> Request:
 
 
 def _load(url: str, request: Request, seconds: float, callers: int = CALLERS) -> list[Outcome]:
-    """Keep requests in flight for some seconds; gives the answers, in the order that they came.
+    """Keep requests in flight for some seconds; returns the answers, in the order that they came.
 
     Raises:
         ModelError: not one was answered.

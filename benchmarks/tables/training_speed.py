@@ -64,7 +64,7 @@ def training(steps: int, batch: int) -> Figures:
 
 
 def faces_per_s(times: Times, recipe: str, batch: int) -> float:
-    """Give how many targets the decoders see in a second."""
+    """Return how many targets the decoders see in a second."""
     return round(len(PERSONAS) * batch / float(np.median(times[recipe])) * 1e3, 2)
 
 

@@ -57,7 +57,7 @@ class Row:
     stages_ms: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
 
     def step(self) -> Image:
-        """Process the next frame; gives the camera's."""
+        """Process the next frame; returns the camera's."""
         image = forth_and_back(self.pictures, self.count)
         wall_s, cpu_s = time.perf_counter(), time.process_time()
         result = self.session.process(Frame(image, self.count, self.count / 30))
@@ -131,7 +131,7 @@ def table(plan: Plan) -> Figures:
 
 
 def crowd(width: int, height: int, faces: int, count: int) -> list[Image]:
-    """Give frames with moving faces, side by side.
+    """Return frames with moving faces, side by side.
 
     Args:
         width: of each frame, px, a multiple of 4.
@@ -151,7 +151,7 @@ def crowd(width: int, height: int, faces: int, count: int) -> list[Image]:
 
 
 def forth_and_back(pictures: Sequence[Image], index: int) -> Image:
-    """Give the picture of a step of an endless way to and fro, so that nothing jumps."""
+    """Return the picture of a step of an endless way to and fro, so that nothing jumps."""
     there_and_back = 2 * (len(pictures) - 1)
     step = index % there_and_back
     return pictures[min(step, there_and_back - step)]
@@ -263,12 +263,12 @@ def _warm(bundle: Bundle, threads: int) -> FaceSwapper:
 
 
 def _naive(swapper: FaceSwapper) -> dict[str, NaiveLoop]:
-    player = swapper.player(swapper.settings.persona)
-    return {f"{size}_1_faces": NaiveLoop(player, 1) for size in ("480p", "720p")}
+    loaded = swapper.loaded(swapper.settings.persona)
+    return {f"{size}_1_faces": NaiveLoop(loaded, 1) for size in ("480p", "720p")}
 
 
 def _in_turn(streams: Mapping[str, Row], naive: Mapping[str, NaiveLoop], rounds: int) -> dict[str, list[float]]:
-    """Give every stream its next frames, turn by turn; gives the naive loop's times on the same frames."""
+    """Give every stream its next frames, turn by turn; returns the naive loop's times on the same frames."""
     naive_ms: dict[str, list[float]] = {name: [] for name in naive}
     for row in streams.values():
         for _ in range(WARM_FRAMES):

@@ -154,7 +154,7 @@ KNOWN: dict[str, Callable[[], keras.Model]] = {
 
 
 def ours(size: NetworkSize) -> tuple[keras.Model, keras.Model, keras.Model]:
-    """Build our network with fresh weights; gives encoder, decoder, and both as one."""
+    """Build our network with fresh weights; returns encoder, decoder, and both as one."""
     network = SwapAutoencoder.build(size, ["persona"])
     decoder = network.decoders["persona"]
     whole = keras.Model(network.encoder.inputs, decoder(network.encoder.outputs[0]))

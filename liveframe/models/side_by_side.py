@@ -17,7 +17,7 @@ Adjust = Callable[[FrameSession], None]
 """Gives one side's session its settings."""
 
 
-class Duet:
+class SideBySide:
     """A FrameModel that plays two models on every frame and shows both, at half size, with a caption each.
 
     Its result counts as complete only where every picture in it is: otherwise the gate covers it. With no left
@@ -43,13 +43,13 @@ class Duet:
             if model is not None:
                 model.warm_up()
 
-    def open_session(self) -> "DuetSession":
+    def open_session(self) -> "SideBySideSession":
         """Start one viewer's stream."""
         left = self._left.open_session() if self._left is not None else None
-        return DuetSession(left, self._right.open_session(), self._captions)
+        return SideBySideSession(left, self._right.open_session(), self._captions)
 
 
-class DuetSession:
+class SideBySideSession:
     """One viewer's stream through both. As FrameSession says; give the sides their settings before the first frame."""
 
     def __init__(self, left: FrameSession | None, right: FrameSession, captions: tuple[str, str]) -> None:

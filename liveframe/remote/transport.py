@@ -137,7 +137,7 @@ class Transport:
     # ------------------------------------------------------------------ connections
 
     def _take(self, until_s: float) -> tuple[http.client.HTTPConnection, bool]:
-        """Give a connection, and whether it was kept from an earlier call."""
+        """Return a connection, and whether it was kept from an earlier call."""
         with self._lock:
             if self._is_closed:
                 raise ModelError(f"The client of {self.name} is closed. Open another one.")
@@ -187,7 +187,7 @@ def parse_retry_after(text: str | None) -> float:
 
 
 def _limit(connection: http.client.HTTPConnection, until_s: float) -> None:
-    """Give the socket only the time that is left."""
+    """Return the socket only the time that is left."""
     left_s = until_s - time.monotonic()
     if left_s <= 0:
         raise TimeoutError

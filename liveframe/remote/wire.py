@@ -135,7 +135,7 @@ def decode_batch(body: bytes | memoryview, limits: WireLimits | None = None) -> 
 
 
 def peek_encoding(body: bytes) -> Encoding | None:
-    """Give how a batch's pictures are written without reading them; None where it is no batch of a known kind."""
+    """Return how a batch's pictures are written without reading them; None where it is no batch of a known kind."""
     is_batch = len(body) >= _HEADER.size and body[:4] == _MAGIC and body[5] in set(Encoding)
     return Encoding(body[5]) if is_batch else None
 

@@ -152,7 +152,7 @@ class Batcher:
         return job.future
 
     def stats(self) -> BatcherStats:
-        """Give the counts. Any thread."""
+        """Return the counts. Any thread."""
         with self._changed:
             return BatcherStats(
                 self._calls, self._items, self._refused, self._expired, self._queued, self._item_s * 1e3

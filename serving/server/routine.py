@@ -28,7 +28,7 @@ from liveframe.remote.wire import (
     decode_batch,
     encode_batch,
 )
-from understudy.any_bundle import AnyBundle, open_any
+from understudy.any_bundle import ServableBundle, open_servable
 from understudy.consent.record import ConsentError
 from understudy.consent.trust_store import TrustStore, trust_folder
 
@@ -120,8 +120,8 @@ class Routine:
             store: whose consent records count; the operator's folder (`UNDERSTUDY_HOME`) where left out.
         """
         self._store = store
-        self._permits: dict[str, tuple[float, ConsentError | None]] = {}
-        self._bundle: AnyBundle | None = None
+        self._consents: dict[str, tuple[float, ConsentError | None]] = {}
+        self._bundle: ServableBundle | None = None
         self._scratch: Path | None = None
         self._models: dict[str, BatchModel] = {}
         self._frame_models: dict[str, Any] = {}
@@ -142,7 +142,7 @@ class Routine:
             ModelError: it does not run here.
             ConsentError: none of its personas may be shown live.
         """
-        self._bundle = open_any(self._fetch(artifacts_uri))
+        self._bundle = open_servable(self._fetch(artifacts_uri))
         self._store = self._store or TrustStore(trust_folder(os.environ))
         allowed = self._allowed_variants()
         for variant in allowed:
@@ -151,7 +151,7 @@ class Routine:
         self._is_warm = True
 
     def _fetch(self, artifacts_uri: str) -> Path:
-        """Give the bundle's local directory or .zip."""
+        """Return the bundle's local directory or .zip."""
         path = Path(artifacts_uri)
         if artifacts_uri.startswith("gs://"):
             from serving.server.storage import download
@@ -162,7 +162,7 @@ class Routine:
         return zipped if zipped.is_file() else path
 
     def _allowed_variants(self) -> list[str]:
-        """Give the variants that may be shown, and say which may not.
+        """Return the variants that may be shown, and say which may not.
 
         Raises:
             ConsentError: none may.
@@ -188,7 +188,7 @@ class Routine:
         return self._is_warm
 
     @property
-    def bundle(self) -> AnyBundle:
+    def bundle(self) -> ServableBundle:
         """The verified bundle.
 
         Raises:
@@ -199,7 +199,7 @@ class Routine:
         return self._bundle
 
     def model(self, variant: str = "") -> BatchModel:
-        """Give the model of a variant, loaded at its first use.
+        """Return the model of a variant, loaded at its first use.
 
         Raises:
             WireError: the bundle has no such variant.
@@ -275,7 +275,7 @@ class Routine:
             )
 
     def variant(self, name: object = "") -> str:
-        """Give the name of a variant; the bundle's first for an empty one.
+        """Return the name of a variant; the bundle's first for an empty one.
 
         Raises:
             WireError: the bundle has no such variant.
@@ -292,7 +292,7 @@ class Routine:
     def _refusal(self, variant: str) -> ConsentError | None:
         """Why a variant may not be shown live, or None; asked anew every ten seconds."""
         now_s = time.monotonic()
-        checked_s, refusal = self._permits.get(variant, (-CONSENT_S, None))
+        checked_s, refusal = self._consents.get(variant, (-CONSENT_S, None))
         if now_s - checked_s < CONSENT_S:
             return refusal
         assert self._store is not None, "load sets it"
@@ -301,7 +301,7 @@ class Routine:
             refusal = None
         except ConsentError as error:
             refusal = error
-        self._permits[variant] = (now_s, refusal)
+        self._consents[variant] = (now_s, refusal)
         return refusal
 
     # ------------------------------------------------------------------ predict

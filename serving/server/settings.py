@@ -52,7 +52,7 @@ class ServerSettings:
         )
 
     def policy(self) -> ExchangePolicy:
-        """Give the exchange's policy."""
+        """Return the exchange's policy."""
         batching = BatchPolicy(self.max_batch, self.max_wait_ms / 1e3, self.max_queue, self.workers)
         return ExchangePolicy(batching=batching, deadline_s=self.deadline_ms / 1e3)
 

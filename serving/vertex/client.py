@@ -83,7 +83,7 @@ class TokenProvider:
         self._renewing: threading.Thread | None = None
 
     def __call__(self) -> str:
-        """Give the Authorization header's value.
+        """Return the Authorization header's value.
 
         Raises:
             google.auth.exceptions.GoogleAuthError: a token cannot be had.
@@ -117,7 +117,7 @@ class TokenProvider:
 
 
 def predict_url(settings: RemoteSettings, authorize: Authorize | None) -> str:
-    """Give the URL to post crops to; asks Vertex AI for a dedicated endpoint's DNS name unless it is known.
+    """Return the URL to post crops to; asks Vertex AI for a dedicated endpoint's DNS name unless it is known.
 
     Raises:
         ModelError: the endpoint is neither a URL nor a resource name, or Vertex AI does not know it.
@@ -164,7 +164,7 @@ def open_remote(
 
 
 class RemoteModel(FallbackModel):
-    """The remote model with the embedded one behind it: a role for FaceSwapper. Owns its client."""
+    """The remote model with the embedded one behind it: a renderer for FaceSwapper. Owns its client."""
 
     def __init__(self, settings: RemoteSettings, local: BatchModel, variant: str = "") -> None:
         """Open the client; see `open_remote`.

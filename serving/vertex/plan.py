@@ -96,7 +96,7 @@ class ModelVersion:
             )
 
     def labels(self) -> dict[str, str]:
-        """Give what ties the version to the registry: `mlflow_run`, `mlflow_alias`, `bundle` (first 12 digits)."""
+        """Return what ties the version to the registry: `mlflow_run`, `mlflow_alias`, `bundle` (first 12 digits)."""
         labels = {"mlflow_alias": self.alias, "mlflow_run": self.mlflow_run, "bundle": self.digest[:12]}
         kept = {key: value.lower() for key, value in labels.items() if value}
         for key, value in kept.items():

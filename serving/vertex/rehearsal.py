@@ -37,7 +37,7 @@ class ApiCall:
     body: Any
 
     def to_json(self) -> str:
-        """Give the call as one line of JSON."""
+        """Return the call as one line of JSON."""
         return json.dumps({"method": self.method, "url": self.url, "body": self.body}, ensure_ascii=False)
 
 
@@ -90,11 +90,11 @@ class Rehearsal:
         self._last = call
 
     def new_name(self, kind: str) -> str:
-        """Give a fresh resource name."""
+        """Return a fresh resource name."""
         return f"{self.parent}/{kind}/{next(self.ids)}"
 
     def operation(self, kind: str, response: dict[str, Any]) -> dict[str, Any]:
-        """Give a long-running operation that is done already."""
+        """Return a long-running operation that is done already."""
         answer = {"@type": _TYPE + kind, **response}
         return {"name": self.new_name("operations"), "done": True, "response": answer}
 

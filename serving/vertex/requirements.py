@@ -44,12 +44,12 @@ class Pin:
     hashes: tuple[str, ...]
 
     def to_line(self) -> str:
-        """Give the line of a requirements file."""
+        """Return the line of a requirements file."""
         return " \\\n    ".join([f"{self.name}=={self.version}", *(f"--hash={digest}" for digest in self.hashes)])
 
 
 def pins_for(lock: Path, requirements: Iterable[str]) -> list[Pin]:
-    """Give everything that some packages need on the image's platform, by name.
+    """Return everything that some packages need on the image's platform, by name.
 
     Args:
         lock: a uv.lock.

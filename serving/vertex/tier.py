@@ -75,7 +75,7 @@ class VertexTier:
     # ------------------------------------------------------------------ models
 
     def copy_bundle(self, version: ModelVersion) -> str:
-        """Copy a bundle, as one .zip, to `<artifact_uri>/bundle.zip` in Cloud Storage; gives that URI."""
+        """Copy a bundle, as one .zip, to `<artifact_uri>/bundle.zip` in Cloud Storage; returns that URI."""
         from google.cloud import storage
 
         if version.bundle is None:
@@ -195,7 +195,7 @@ class VertexTier:
     # ------------------------------------------------------------------ traffic
 
     def canary(self, endpoint: Any, percent: int) -> dict[str, int]:
-        """Give the newest version `percent` of the traffic; gives the split by deployed model id."""
+        """Give the newest version `percent` of the traffic; returns the split by deployed model id."""
         return self._split(endpoint, canary_split(self.deployed(endpoint), percent))
 
     def promote(self, endpoint: Any, alias: str) -> dict[str, int]:
@@ -209,7 +209,7 @@ class VertexTier:
         return self._hand_over(endpoint, deployed, rollback_split(deployed), alias)
 
     def undeploy_idle(self, endpoint: Any) -> list[str]:
-        """Stop the machines of every version that gets no traffic; gives their ids."""
+        """Stop the machines of every version that gets no traffic; returns their ids."""
         idle = [entry.id for entry in self.deployed(endpoint) if entry.percent == 0]
         for deployed_id in idle:
             _patiently(partial(endpoint.undeploy, deployed_model_id=deployed_id), is_safe=True)

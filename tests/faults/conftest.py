@@ -15,7 +15,7 @@ from liveframe.policy import PipelinePolicy
 from tests.faults.judge import Judge
 from tests.faults.persona import drawn_persona
 from tests.faults.scene import Camera, Head, Picture
-from tests.faults.stage import FlakyRole, Stage, quick
+from tests.faults.stage import FlakyRenderer, Stage, quick
 from tests.support.fault_table import SHOWN, frames_per_fault
 from understudy.swap.swapper import FaceSwapper, SwapSettings
 
@@ -26,21 +26,21 @@ LEAST_SWAPPED = 0.05
 @pytest.fixture(scope="session")
 def swapper() -> FaceSwapper:
     """The real swapper, with a persona that needs no training; warm, as in an app that runs."""
-    model = FaceSwapper(settings=SwapSettings("drawn"), roles={"drawn": drawn_persona()})
+    model = FaceSwapper(settings=SwapSettings("drawn"), renderers={"drawn": drawn_persona()})
     model.warm_up()
     return model
 
 
 @pytest.fixture
-def role() -> FlakyRole:
+def renderer() -> FlakyRenderer:
     """The same persona, with a switch."""
-    return FlakyRole(drawn_persona())
+    return FlakyRenderer(drawn_persona())
 
 
 @pytest.fixture
-def flaky(swapper: FaceSwapper, role: FlakyRole) -> FaceSwapper:
+def flaky(swapper: FaceSwapper, renderer: FlakyRenderer) -> FaceSwapper:
     """The swapper with the persona that fails on demand."""
-    model = swapper.with_role("drawn", role)
+    model = swapper.with_renderer("drawn", renderer)
     model.warm_up()
     return model
 

@@ -8,7 +8,7 @@ import numpy as np
 from understudy.swap.renderer import InstantPersona
 from understudy.vision.align import mean_mesh
 from understudy.vision.mesh import FACE_OVAL, LEFT_EYE, OUTER_MOUTH, RIGHT_EYE
-from understudy.vision.reenact import Still
+from understudy.vision.reenact import ReferenceFace
 
 _SIDE = 256
 _BROWS = ((70, 63, 105, 66, 107), (300, 293, 334, 296, 336))
@@ -16,7 +16,7 @@ _NOSE = (6, 197, 195, 5, 4, 1)
 
 
 @cache
-def drawn_still() -> Still:
+def drawn_still() -> ReferenceFace:
     """A still with dark skin, freckles, heavy brows and a wide mouth."""
     mesh = (mean_mesh() * np.float32(_SIDE)).astype(np.float32)
     image = np.full((_SIDE, _SIDE, 3), (60, 40, 30), np.uint8)
@@ -30,7 +30,7 @@ def drawn_still() -> Still:
         cv2.fillPoly(image, [points[list(eye)]], (220, 225, 225))
     cv2.polylines(image, [points[list(_NOSE)]], False, (95, 135, 190), 7)
     cv2.fillPoly(image, [points[list(OUTER_MOUTH)]], (60, 50, 150))
-    return Still(np.asarray(cv2.GaussianBlur(image, (0, 0), 1.2), np.uint8), mesh)
+    return ReferenceFace(np.asarray(cv2.GaussianBlur(image, (0, 0), 1.2), np.uint8), mesh)
 
 
 def drawn_persona(input_size: int = 96) -> InstantPersona:

@@ -158,7 +158,7 @@ def _placed(head: Head, height: int) -> Matrix:
 
 
 def _paste(image: Image, is_mirrored: bool, matrix: Matrix) -> NDArray[np.uint8]:
-    """Put the head into the picture, in place; gives where it hides what is behind it, 255 or 0."""
+    """Put the head into the picture, in place; returns where it hides what is behind it, 255 or 0."""
     size = image.shape[1::-1]
     head, outline = (cv2.warpAffine(part, matrix, size) for part in _sprite(is_mirrored))
     weight = outline.astype(np.float32) / np.float32(255)

@@ -36,18 +36,18 @@ def quick(pace_s: float) -> PipelinePolicy:
     return PipelinePolicy(gate, deadline_s=deadline_s, hang_s=4 * deadline_s)
 
 
-class FlakyRole:
+class FlakyRenderer:
     """A persona that plays well until it is told to fail: a CropRenderer."""
 
-    def __init__(self, role: CropRenderer) -> None:
-        self.input_size = role.input_size
-        self._role = role
+    def __init__(self, renderer: CropRenderer) -> None:
+        self.input_size = renderer.input_size
+        self._renderer = renderer
         self._break: Break | None = None
         self._over = threading.Event()
 
     def __call__(self, face: AlignedFace) -> NDArray[np.uint8]:
         broken = self._break
-        return broken(face) if broken is not None else self._role(face)
+        return broken(face) if broken is not None else self._renderer(face)
 
     @contextmanager
     def failing(self, how: Break) -> Iterator[None]:
@@ -62,14 +62,14 @@ class FlakyRole:
     def hangs(self, face: AlignedFace) -> NDArray[np.uint8]:
         """Answer only when the fault is over, then well: what comes is long stale."""
         self._over.wait(30)
-        return self._role(face)
+        return self._renderer(face)
 
     def slow(self, seconds: float) -> Break:
         """Answer well, but late."""
 
         def late(face: AlignedFace) -> NDArray[np.uint8]:
             time.sleep(seconds)
-            return self._role(face)
+            return self._renderer(face)
 
         return late
 

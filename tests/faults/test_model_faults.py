@@ -17,7 +17,7 @@ from liveframe.policy import PipelinePolicy
 from tests.faults.conftest import Script
 from tests.faults.judge import Judge
 from tests.faults.scene import Camera, Head, Picture
-from tests.faults.stage import FlakyModel, FlakyRole, Stage, bursts, recovery_s
+from tests.faults.stage import FlakyModel, FlakyRenderer, Stage, bursts, recovery_s
 from tests.support import faulty
 from understudy.swap.swapper import FaceSwapper
 from understudy.vision.face import AlignedFace
@@ -67,8 +67,8 @@ PERSONA_FAULTS = {
 
 
 @pytest.mark.parametrize("fault", PERSONA_FAULTS)
-def test_persona_that_fails_is_covered(fault: str, play: Play, flaky: FaceSwapper, role: FlakyRole) -> None:
-    stage = play(fault, flaky, lambda stage: bursts(stage, lambda: role.failing(PERSONA_FAULTS[fault])))
+def test_persona_that_fails_is_covered(fault: str, play: Play, flaky: FaceSwapper, renderer: FlakyRenderer) -> None:
+    stage = play(fault, flaky, lambda stage: bursts(stage, lambda: renderer.failing(PERSONA_FAULTS[fault])))
     assert stage.states[ShownState.COVERED] > 0
 
 
@@ -91,19 +91,21 @@ def test_answer_that_is_no_swap_is_covered(fault: str, play: Play, swapper: Face
     assert stage.states[ShownState.COVERED] > 0
 
 
-def test_slow_model_is_covered(play: Play, flaky: FaceSwapper, role: FlakyRole, policy: PipelinePolicy) -> None:
-    late = role.slow(3 * policy.deadline_s)
-    stage = play("slow, 3 x deadline", flaky, lambda stage: bursts(stage, lambda: role.failing(late), is_waiting=True))
+def test_slow_model_is_covered(play: Play, flaky: FaceSwapper, renderer: FlakyRenderer, policy: PipelinePolicy) -> None:
+    late = renderer.slow(3 * policy.deadline_s)
+    stage = play(
+        "slow, 3 x deadline", flaky, lambda stage: bursts(stage, lambda: renderer.failing(late), is_waiting=True)
+    )
     assert stage.states[ShownState.COVERED] > 0
 
 
-def test_hung_model_is_covered_and_left_behind(play: Play, flaky: FaceSwapper, role: FlakyRole) -> None:
+def test_hung_model_is_covered_and_left_behind(play: Play, flaky: FaceSwapper, renderer: FlakyRenderer) -> None:
     abandoned: list[int] = []
 
     def script(stage: Stage) -> Iterator[Picture]:
         """It hangs until it has been left behind, and for two frames more; then good until it is swapped; and again."""
         while True:
-            with role.failing(role.hangs):
+            with renderer.failing(renderer.hangs):
                 yield from stage.sway_until(ShownState.COVERED, at_least=2)
                 yield from stage.sway_while(lambda: stage.pipeline.stats().abandoned == 0, at_least=2)
                 abandoned.append(stage.pipeline.stats().abandoned)
@@ -116,22 +118,22 @@ def test_hung_model_is_covered_and_left_behind(play: Play, flaky: FaceSwapper, r
     assert abandoned and min(abandoned) >= 1, "left behind every time"
 
 
-def test_promotion_in_mid_stream_shows_no_raw_face(play: Play, swapper: FaceSwapper, role: FlakyRole) -> None:
+def test_promotion_in_mid_stream_shows_no_raw_face(play: Play, swapper: FaceSwapper, renderer: FlakyRenderer) -> None:
     refused: list[BaseException | None] = []
 
     def script(stage: Stage) -> Iterator[Picture]:
         """A good model in place of the running one, then one that cannot answer its trial; and again."""
         while True:
-            good = stage.pipeline.replace_model(swapper.with_role("drawn", FlakyRole(role)))
+            good = stage.pipeline.replace_model(swapper.with_renderer("drawn", FlakyRenderer(renderer)))
             yield from until_done(stage, good.done)
             assert good.exception() is None
-            with role.failing(raises):
-                bad = stage.pipeline.replace_model(swapper.with_role("drawn", role))
+            with renderer.failing(raises):
+                bad = stage.pipeline.replace_model(swapper.with_renderer("drawn", renderer))
                 yield from until_done(stage, bad.done)
             refused.append(bad.exception())
 
     stage = play("promotion", swapper, script)
-    assert stage.pipeline.stats().promotions >= 1
+    assert stage.pipeline.stats().model_swaps >= 1
     assert refused and all(isinstance(error, ModelError) for error in refused)
     assert stage.notes_since_start["The model is loading."] == 0, "the old model serves until the new one does"
 
@@ -148,16 +150,16 @@ def until_done(stage: Stage, is_done: Callable[[], bool]) -> Iterator[Picture]:
 
 @pytest.mark.parametrize("fault", ["model raises", "slow, 3 x deadline", "model hangs", "wrong shape"])
 def test_cover_comes_within_half_a_second_and_the_swap_returns_within_three(
-    fault: str, stage: Callable[..., Stage], flaky: FaceSwapper, role: FlakyRole, soon_s: float
+    fault: str, stage: Callable[..., Stage], flaky: FaceSwapper, renderer: FlakyRenderer, soon_s: float
 ) -> None:
     opened = stage(fault, flaky)
     for_good = threading.Event()
     how: dict[str, Callable[[AlignedFace], Swap]] = {
-        "slow, 3 x deadline": role.slow(3 * PipelinePolicy().deadline_s),
+        "slow, 3 x deadline": renderer.slow(3 * PipelinePolicy().deadline_s),
         "model hangs": lambda face: raises(face) if for_good.wait(60) else nothing(face),
     }
     try:
-        took_s = recovery_s(opened, lambda: role.failing({**PERSONA_FAULTS, **how}[fault]))
+        took_s = recovery_s(opened, lambda: renderer.failing({**PERSONA_FAULTS, **how}[fault]))
         abandoned = opened.pipeline.stats().abandoned
     finally:
         for_good.set()

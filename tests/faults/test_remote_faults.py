@@ -61,7 +61,7 @@ def remote(front: Front, bundle: Path) -> Iterator[Remote]:
 
 def far_swapper(client: RemoteClient | FallbackModel) -> FaceSwapper:
     """A swapper whose persona is that client's."""
-    model = FaceSwapper(settings=SwapSettings("ada"), roles={"ada": client})
+    model = FaceSwapper(settings=SwapSettings("ada"), renderers={"ada": client})
     model.warm_up()
     return model
 

@@ -52,7 +52,7 @@ def test_first_frames_of_a_cold_model_show_no_raw_face(
     """The camera is faster than the model's first load: its frames are covered, and every stream comes to swap."""
     judges: list[Judge] = []
     while sum(judge.frames for judge in judges) < frames_per_fault(request.config):
-        model = FaceSwapper(settings=SwapSettings("drawn"), roles={"drawn": drawn_persona()})
+        model = FaceSwapper(settings=SwapSettings("drawn"), renderers={"drawn": drawn_persona()})
         with FramePipeline(model) as pipeline:
             stage = Stage(pipeline, Judge(), Camera())
             judges.append(stage.judge)

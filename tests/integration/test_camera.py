@@ -21,7 +21,7 @@ from understudy.consent.check import read_record
 from understudy.consent.persona import ConsentWatch
 from understudy.consent.trust_store import TrustStore
 from understudy.swap.swapper import SwapSettings
-from understudy.swap.verified_swapper import Performer
+from understudy.swap.verified_swapper import VerifiedSwapper
 
 
 class Screen:
@@ -38,19 +38,19 @@ class Screen:
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("house")
+def site(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
     build_consented_bundle(folder / "bundle", PERSONAS, folder / "trust")
     astronaut_clip(folder / "in.mp4", 20)
     return folder
 
 
 @pytest.fixture
-def performer(house):
+def verified(site):
     settings = SwapSettings(persona="ada", colour_match=0)
-    performer = Performer.engage(house / "bundle", settings, "live", TrustStore(house / "trust"))
-    performer.swapper.warm_up()
-    return performer
+    verified = VerifiedSwapper.open(site / "bundle", settings, "live", TrustStore(site / "trust"))
+    verified.swapper.warm_up()
+    return verified
 
 
 def never():
@@ -61,17 +61,17 @@ def nothing():
     return ""
 
 
-def play(house, performer, problem=nothing, should_stop=never, **options):
+def play(site, verified, problem=nothing, should_stop=never, **options):
     screen, states = Screen(), []
-    with FramePipeline(performer.swapper, finish=performer.paints()) as pipeline:
+    with FramePipeline(verified.swapper, overlays=verified.overlays()) as pipeline:
         pipeline.tap(lambda shown: states.append(shown.state))
-        sent = relay(ClipSource(house / "in.mp4"), screen, pipeline, problem, should_stop, **options)
+        sent = relay(ClipSource(site / "in.mp4"), screen, pipeline, problem, should_stop, **options)
     assert sent == len(screen.images)
     return screen.images, states
 
 
-def originals(house):
-    capture = cv2.VideoCapture(str(house / "in.mp4"))
+def originals(site):
+    capture = cv2.VideoCapture(str(site / "in.mp4"))
     images = []
     while True:
         is_read, image = capture.read()
@@ -85,49 +85,49 @@ def likeness(image, original):
     return cv2.PSNR(image[80:300, 100:360], original[80:300, 100:360])
 
 
-def test_every_frame_is_swapped_or_covered_and_none_is_raw(house, performer):
-    images, states = play(house, performer)
+def test_every_frame_is_swapped_or_covered_and_none_is_raw(site, verified):
+    images, states = play(site, verified)
     assert len(images) == 20
     assert ShownState.SWAPPED in states
     assert ShownState.OFF not in states
-    assert max(likeness(image, original) for image, original in zip(images, originals(house), strict=True)) < 30
+    assert max(likeness(image, original) for image, original in zip(images, originals(site), strict=True)) < 30
 
 
-def test_mirroring_comes_before_the_label(house, performer):
-    mirrored, _ = play(house, performer, is_mirrored=True)
-    plain, _ = play(house, performer)
+def test_mirroring_comes_before_the_label(site, verified):
+    mirrored, _ = play(site, verified, is_mirrored=True)
+    plain, _ = play(site, verified)
     corner = slice(0, 40), slice(-160, None)
     assert np.abs(mirrored[-1][corner].astype(int) - plain[-1][corner]).mean() < 40
     suit = slice(380, 500), slice(100, 400)
     assert np.abs(mirrored[-1][:, ::-1][suit].astype(int) - plain[-1][suit]).mean() < 4
 
 
-def test_a_revoked_persona_is_covered_in_mid_stream(house, performer):
-    store = TrustStore(house / "trust")
-    watch = ConsentWatch(performer.persona, "live", store, every_s=0.0)
+def test_a_revoked_persona_is_covered_in_mid_stream(site, verified):
+    store = TrustStore(site / "trust")
+    watch = ConsentWatch(verified.persona, "live", store, every_s=0.0)
     asked = []
 
     def problem():
         asked.append(1)
         if len(asked) == 12:
-            store.revoke(read_record(house / "bundle" / "ada" / "consent.json").digest, datetime.now(UTC))
+            store.revoke(read_record(site / "bundle" / "ada" / "consent.json").digest, datetime.now(UTC))
         return watch.problem()
 
     try:
-        _, states = play(house, performer, problem)
+        _, states = play(site, verified, problem)
     finally:
         (store.folder / "revoked.json").write_text(json.dumps({"schema": 1, "records": {}}))
     assert ShownState.SWAPPED in states[:11]
     assert set(states[11:]) == {ShownState.COVERED}
 
 
-def test_a_stop_request_ends_the_relay(house, performer):
-    images, _ = play(house, performer, should_stop=iter([False] * 5 + [True]).__next__)
+def test_a_stop_request_ends_the_relay(site, verified):
+    images, _ = play(site, verified, should_stop=iter([False] * 5 + [True]).__next__)
     assert len(images) == 5
 
 
-def test_the_persona_is_named_in_the_bundle(house, performer):
-    assert performer.persona.name in {info.name for info in Bundle.load(house / "bundle").personas}
+def test_the_persona_is_named_in_the_bundle(site, verified):
+    assert verified.persona.name in {info.name for info in Bundle.load(site / "bundle").personas}
 
 
 @pytest.mark.skipif(Path("/dev/video0").exists(), reason="this machine has a camera")
@@ -141,9 +141,9 @@ def read_to_the_end(source):
         source.read()
 
 
-def test_a_camera_that_goes_silent_is_reported(house, monkeypatch):
+def test_a_camera_that_goes_silent_is_reported(site, monkeypatch):
     """cv2 reads a clip as it reads a camera; the clip's end is a camera that was unplugged."""
-    source = CameraSource(str(house / "in.mp4"), 640, 480, 30)
+    source = CameraSource(str(site / "in.mp4"), 640, 480, 30)
     try:
         assert source.read().shape == (512, 512, 3)
         monkeypatch.setattr("understudy.camera._FIRST_FRAME_S", 0.5)

@@ -15,7 +15,7 @@ from liveframe.frame import Frame, FrameResult
 from tests.support.clips import add_sound, ffmpeg, numbered, read_clip, read_number, read_sound, rotate, write_clip
 from understudy.convert import Conversion, ConvertError, ConvertStopped, Progress, convert
 from understudy.jobs.lock import LockedError, exclusive
-from understudy.media.clip_gate import OnMiss, OnNoFace, ScreenPolicy
+from understudy.media.clip_gate import OnMissedFace, OnNoFace, ScreenPolicy
 from understudy.media.encoding import EncodingError
 from understudy.media.guard import MediaError
 
@@ -129,8 +129,8 @@ def test_sound_that_mp4_cannot_hold_becomes_aac(clip, tmp_path):
     ("policy", "expected"),
     [
         (ScreenPolicy(), {"covered": 20}),
-        (ScreenPolicy(on_miss=OnMiss.HOLD), {"held": 12, "covered": 8}),
-        (ScreenPolicy(on_miss=OnMiss.KEEP), {"kept": 20}),
+        (ScreenPolicy(on_miss=OnMissedFace.HOLD), {"held": 12, "covered": 8}),
+        (ScreenPolicy(on_miss=OnMissedFace.KEEP), {"kept": 20}),
     ],
 )
 def test_missed_faces_follow_the_policy(clip, tmp_path, policy, expected):
@@ -140,7 +140,7 @@ def test_missed_faces_follow_the_policy(clip, tmp_path, policy, expected):
     assert {"swapped": 40, "held": 0, "covered": 0, "kept": 0} | expected == {
         name: getattr(report.tally, name) for name in ("swapped", "held", "covered", "kept")
     }
-    assert any(is_raw(image) for image in images) == (policy.on_miss is OnMiss.KEEP)
+    assert any(is_raw(image) for image in images) == (policy.on_miss is OnMissedFace.KEEP)
 
 
 def test_frames_without_a_face_are_covered_unless_kept_by_choice(clip, tmp_path):
@@ -203,12 +203,12 @@ def test_other_settings_start_anew(clip, tmp_path):
     reported = []
     with pytest.raises(ConvertStopped):
         convert(
-            Conversion(clip, tmp_path / "out.mp4", identity={"persona": "ada"}),
+            Conversion(clip, tmp_path / "out.mp4", fingerprint={"persona": "ada"}),
             DiscSwapper(),
             reported.append,
             lambda: len(reported) >= 20,
         )
-    report = convert(Conversion(clip, tmp_path / "out.mp4", identity={"persona": "ben"}), DiscSwapper())
+    report = convert(Conversion(clip, tmp_path / "out.mp4", fingerprint={"persona": "ben"}), DiscSwapper())
     assert report.resumed_frames == 0
 
 
@@ -233,9 +233,9 @@ def test_paints_reach_every_picture_and_the_seal_the_file_before_it_has_its_name
         assert not (tmp_path / "out.mp4").exists()
         sealed.append(path.suffix)
 
-    policy = ScreenPolicy(on_miss=OnMiss.KEEP, on_no_face=OnNoFace.KEEP)
+    policy = ScreenPolicy(on_miss=OnMissedFace.KEEP, on_no_face=OnNoFace.KEEP)
     model = DiscSwapper(missed=[3], empty=range(40, 60))
-    convert(Conversion(clip, tmp_path / "out.mp4", policy=policy, paints=[paint], seal=seal), model)
+    convert(Conversion(clip, tmp_path / "out.mp4", policy=policy, overlays=[paint], seal=seal), model)
     assert sealed == [".mp4"]
     corners = [image[2:6, -12:-4].mean(axis=(0, 1)) for image in read_clip(tmp_path / "out.mp4")[0]]
     assert np.abs(np.array(corners) - (0, 255, 255)).max() < 25

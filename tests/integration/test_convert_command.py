@@ -25,32 +25,32 @@ from understudy.provenance.watermark_detector import detect_file
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory) -> Path:
+def site(tmp_path_factory) -> Path:
     """A folder with a bundle, the operator's keys and a clip."""
-    folder = tmp_path_factory.mktemp("house")
+    folder = tmp_path_factory.mktemp("site")
     build_consented_bundle(folder / "bundle", PERSONAS, folder / "trust")
     astronaut_clip(folder / "in.mp4", 40)
     return folder
 
 
 @pytest.fixture(autouse=True)
-def _operator(house, monkeypatch):
-    monkeypatch.setenv("UNDERSTUDY_HOME", str(house / "trust"))
+def _operator(site, monkeypatch):
+    monkeypatch.setenv("UNDERSTUDY_HOME", str(site / "trust"))
 
 
-def test_faces_become_the_persona_and_the_result_is_marked(house, tmp_path, capsys):
+def test_faces_become_the_persona_and_the_result_is_marked(site, tmp_path, capsys):
     target, told = tmp_path / "out.mp4", tmp_path / "progress.json"
-    arguments = [house / "in.mp4", target, "--persona", "ben", "--bundle", house / "bundle", "--progress", told]
+    arguments = [site / "in.mp4", target, "--persona", "ben", "--bundle", site / "bundle", "--progress", told]
     assert main([str(argument) for argument in arguments]) == 0
-    before, times_s = read_clip(house / "in.mp4")
+    before, times_s = read_clip(site / "in.mp4")
     after, kept_s = read_clip(target)
     assert kept_s == times_s
     row, column = 300, 250  # the astronaut's suit
     assert np.abs(before[5][row:, column:].astype(int) - after[5][row:, column:]).mean() < 6
     finding = detect_file(target)
     assert finding.is_found
-    assert finding.payload == payload_of(Bundle.load(house / "bundle").digest)
-    verdict = provenance_from({"UNDERSTUDY_HOME": str(house / "trust")}).verify(target)
+    assert finding.payload == payload_of(Bundle.load(site / "bundle").digest)
+    verdict = provenance_from({"UNDERSTUDY_HOME": str(site / "trust")}).verify(target)
     assert verdict.is_trusted
     assert verdict.facts["persona"] == "ben"
     progress = json.loads(told.read_text())
@@ -59,11 +59,11 @@ def test_faces_become_the_persona_and_the_result_is_marked(house, tmp_path, caps
     assert "40 frames" in capsys.readouterr().out
 
 
-def test_the_chosen_persona_is_painted_where_the_face_is(house, tmp_path):
+def test_the_chosen_persona_is_painted_where_the_face_is(site, tmp_path):
     pictures = []
     for name in PERSONAS:
         target = tmp_path / f"{name}.mp4"
-        arguments = [house / "in.mp4", target, "--persona", name, "--bundle", house / "bundle", "--colour-match", 0]
+        arguments = [site / "in.mp4", target, "--persona", name, "--bundle", site / "bundle", "--colour-match", 0]
         assert main([str(argument) for argument in arguments]) == 0
         pictures.append(read_clip(target)[0][20].astype(float))
     towards = np.subtract(persona_colour(0), persona_colour(1)).astype(float)
@@ -73,11 +73,11 @@ def test_the_chosen_persona_is_painted_where_the_face_is(house, tmp_path):
     assert (moved[changed].mean(axis=0) @ towards) > 0
 
 
-def test_a_revoked_persona_is_refused_before_any_work(house, tmp_path, capsys):
-    store = TrustStore(house / "trust")
-    revoked = build_consented_bundle(tmp_path / "bundle", {"cleo": "Cleo"}, house / "trust")
+def test_a_revoked_persona_is_refused_before_any_work(site, tmp_path, capsys):
+    store = TrustStore(site / "trust")
+    revoked = build_consented_bundle(tmp_path / "bundle", {"cleo": "Cleo"}, site / "trust")
     store.revoke(read_record(revoked / "cleo" / "consent.json").digest, datetime.now(UTC))
-    assert main([str(house / "in.mp4"), str(tmp_path / "out.mp4"), "--bundle", str(revoked)]) == 1
+    assert main([str(site / "in.mp4"), str(tmp_path / "out.mp4"), "--bundle", str(revoked)]) == 1
     assert "revoked" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
@@ -91,8 +91,8 @@ def test_a_revoked_persona_is_refused_before_any_work(house, tmp_path, capsys):
         ({"--strength": "7"}, "strength"),
     ],
 )
-def test_mistakes_get_one_sentence_and_status_1(house, tmp_path, capsys, change, sentence):
-    options = {"IN": str(house / "in.mp4"), "--bundle": str(house / "bundle")} | change
+def test_mistakes_get_one_sentence_and_status_1(site, tmp_path, capsys, change, sentence):
+    options = {"IN": str(site / "in.mp4"), "--bundle": str(site / "bundle")} | change
     source = options.pop("IN")
     assert main([source, str(tmp_path / "out.mp4"), *(part for pair in options.items() for part in pair)]) == 1
     error = capsys.readouterr().err
@@ -101,10 +101,10 @@ def test_mistakes_get_one_sentence_and_status_1(house, tmp_path, capsys, change,
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_stop_request_keeps_the_work_and_says_how_to_go_on(house, repository, tmp_path):
+def test_a_stop_request_keeps_the_work_and_says_how_to_go_on(site, repository, tmp_path):
     long_clip, target, told = tmp_path / "long.mp4", tmp_path / "out.mp4", tmp_path / "progress.json"
     astronaut_clip(long_clip, 100)
-    command = [sys.executable, "-m", "understudy.convert", long_clip, target, "--bundle", house / "bundle"]
+    command = [sys.executable, "-m", "understudy.convert", long_clip, target, "--bundle", site / "bundle"]
     command += ["--progress", told]
     process = subprocess.Popen(command, cwd=repository, stderr=subprocess.PIPE, text=True)
     wait_until(lambda: told.exists() and json.loads(told.read_text())["done"] > 0, timeout_s=60)
@@ -119,15 +119,15 @@ def test_a_stop_request_keeps_the_work_and_says_how_to_go_on(house, repository, 
     assert len(read_clip(target)[0]) == 100
 
 
-def test_a_real_clip_keeps_its_sound_and_times(house, shared_clip, tmp_path):
+def test_a_real_clip_keeps_its_sound_and_times(site, shared_clip, tmp_path):
     clip, target = shared_clip("single_face.mp4"), tmp_path / "out.mp4"
-    assert main([str(clip), str(target), "--bundle", str(house / "bundle")]) == 0
+    assert main([str(clip), str(target), "--bundle", str(site / "bundle")]) == 0
     assert np.array_equal(read_sound(target), read_sound(clip))
     assert read_clip(target)[1] == pytest.approx(read_clip(clip)[1], abs=1e-5)
 
 
-def test_a_real_clip_without_a_face_gives_no_file(house, shared_clip, tmp_path, capsys):
+def test_a_real_clip_without_a_face_gives_no_file(site, shared_clip, tmp_path, capsys):
     clip, target = shared_clip("no_face.mp4"), tmp_path / "out.mp4"
-    assert main([str(clip), str(target), "--bundle", str(house / "bundle")]) == 1
+    assert main([str(clip), str(target), "--bundle", str(site / "bundle")]) == 1
     assert "none was found in its 95 frames" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

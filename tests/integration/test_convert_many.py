@@ -114,7 +114,7 @@ def test_what_was_not_swapped_is_told_with_the_reason(
     clip = write_clip(tmp_path / "in.mp4", [*seen, *wall], [number / 10 for number in range(12)])
     assert run(room, clip, tmp_path / "out.mp4", "--progress", tmp_path / "told.json") == 0
     assert "0.80 s to 1.10 s: 4 covered: " in capsys.readouterr().out
-    assert '"fate": "covered"' in (tmp_path / "told.json").read_text()
+    assert '"outcome": "covered"' in (tmp_path / "told.json").read_text()
 
 
 @pytest.mark.parametrize(

@@ -72,9 +72,9 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle with a signed record, and the trust folder of who signed it."""
-    folder = tmp_path_factory.mktemp("house")
+    folder = tmp_path_factory.mktemp("site")
     build_consented_bundle(folder / "bundle", {"ada": "Ada"}, folder / "trust")
     TrustStore(folder / "trust").signing_key()
     return folder
@@ -165,18 +165,18 @@ def test_dfm_with_another_operator_anywhere_is_loaded_or_refused(
 
 @fuzz
 @given(damage=DAMAGE)
-def test_damaged_record_is_read_or_refused(house: Path, tmp_path: Path, damage: tuple[Any, float]) -> None:
+def test_damaged_record_is_read_or_refused(site: Path, tmp_path: Path, damage: tuple[Any, float]) -> None:
     path = tmp_path / "consent.json"
-    path.write_bytes(damaged((house / "bundle" / "ada" / "consent.json").read_bytes(), damage))
+    path.write_bytes(damaged((site / "bundle" / "ada" / "consent.json").read_bytes(), damage))
     reads_or_refuses(lambda: read_record(path), ConsentError)
 
 
 @fuzz
 @given(damage=DAMAGE, name=st.sampled_from(["trusted_keys.json", "signing_key.pem", "revoked.json"]))
 def test_damaged_trust_folder_is_read_or_refused(
-    house: Path, tmp_path: Path, damage: tuple[Any, float], name: str
+    site: Path, tmp_path: Path, damage: tuple[Any, float], name: str
 ) -> None:
-    pristine = house / "trust" / name
+    pristine = site / "trust" / name
     content = pristine.read_bytes() if pristine.exists() else b'{"schema": 1, "records": {"%064d": {}}}' % 0
     path = tmp_path / name
     path.write_bytes(damaged(content, damage))
@@ -190,9 +190,9 @@ def test_damaged_trust_folder_is_read_or_refused(
 @fuzz
 @given(place=st.integers(0, 100), value=JSON_VALUES)
 def test_trusted_keys_with_any_value_anywhere_are_read_or_refused(
-    house: Path, tmp_path: Path, place: int, value: object
+    site: Path, tmp_path: Path, place: int, value: object
 ) -> None:
-    content = (house / "trust" / "trusted_keys.json").read_bytes()
+    content = (site / "trust" / "trusted_keys.json").read_bytes()
     (tmp_path / "trusted_keys.json").write_bytes(with_value(content, place, value))
     reads_or_refuses(TrustStore(tmp_path).read, TrustError)
 

@@ -284,7 +284,7 @@ def test_promotion_in_mid_stream_switches_between_frames():
         done.result()
         assert pipeline.process(camera_picture(7)).state is ShownState.SWAPPED
         assert set(states) <= {ShownState.SWAPPED}
-        assert pipeline.stats().promotions == 1 and pipeline.session is new.sessions[-1]
+        assert pipeline.stats().model_swaps == 1 and pipeline.session is new.sessions[-1]
     assert old.sessions[0].closed.wait(5) and new.warmed == 1
     assert new.sessions[0].closed.is_set() and len(new.sessions) == 2  # the trial's, and the stream's
 
@@ -297,7 +297,7 @@ def test_promotion_of_a_broken_model_leaves_the_old_one(bad):
         with pytest.raises(ModelError, match=r"could not be brought up|failed on purpose"):
             pipeline.replace_model(bad).result(10)
         assert pipeline.process(camera_picture(1)).state is ShownState.SWAPPED
-        assert pipeline.session is old.sessions[0] and pipeline.stats().promotions == 0
+        assert pipeline.session is old.sessions[0] and pipeline.stats().model_swaps == 0
         assert pipeline.stats().last_error
 
 
@@ -351,7 +351,7 @@ def test_settings_reach_the_running_session_and_every_later_one():
 
 def test_pass_through_shows_the_camera_and_asks_no_model():
     model = ScriptedModel()
-    with started(model, finish=[lambda image: 255 - image]) as pipeline:
+    with started(model, overlays=[lambda image: 255 - image]) as pipeline:
         pipeline.set_swapping(False)
         camera = camera_picture(0)
         shown = pipeline.process(camera)

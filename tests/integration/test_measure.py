@@ -13,7 +13,7 @@ from tests.support.real_faces import astronaut, moved
 from training.evaluation.clip_report import ClipReport
 from training.evaluation.measure import Driver, Gallery, SwapMeter, watch
 from training.evaluation.metrics import PSNR_CAP_DB, face_hull
-from training.evaluation.observer import Judge
+from training.evaluation.observer import Observer
 from understudy.vision.face import Points
 
 Paint = Callable[[Image, Points, int], Image]
@@ -21,7 +21,7 @@ Paint = Callable[[Image, Points, int], Image]
 
 @dataclass(frozen=True)
 class _Stage:
-    judge: Judge
+    observer: Observer
     frames: list[Image]
     driver: Driver
 
@@ -31,10 +31,10 @@ class _Stage:
             ("ada", "driver"),
             {name: (np.roll(vector, 7), vector) for name, vector in self.driver.identity.items()},
         )
-        meter = SwapMeter(self.driver, self.judge, gallery, "ada")
+        meter = SwapMeter(self.driver, self.observer, gallery, "ada")
         for index, (frame, seen) in enumerate(zip(self.frames, self.driver.frames, strict=True)):
-            assert seen.look is not None
-            meter.add(frame, paint(frame, seen.look.mesh, index), 10.0 + index)
+            assert seen.observation is not None
+            meter.add(frame, paint(frame, seen.observation.mesh, index), 10.0 + index)
         return meter.report("digest")
 
 
@@ -42,8 +42,8 @@ class _Stage:
 def stage() -> _Stage:
     phase = np.linspace(0, 2 * np.pi, 12)
     frames = [moved(astronaut(), 8 * np.sin(p), 1.5 + 0.1 * np.cos(p), 20 * np.sin(p)) for p in phase]
-    judge = Judge()
-    return _Stage(judge, frames, watch(Path("astronaut.mp4"), judge, frames, every=4))
+    observer = Observer()
+    return _Stage(observer, frames, watch(Path("astronaut.mp4"), observer, frames, every=4))
 
 
 def _inside(frame: Image, mesh: Points, change: Callable[[Image], Image]) -> Image:

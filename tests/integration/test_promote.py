@@ -22,7 +22,7 @@ LENIENT = (Gate("coverage", 0.9, 0.05), Gate("outside_psnr_db", 45.0, None), Gat
 
 
 @dataclass(frozen=True)
-class _House:
+class _Site:
     folder: Path
     clip: Path
     good: Path
@@ -38,11 +38,11 @@ class _House:
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_House]:
-    folder = tmp_path_factory.mktemp("house")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Site]:
+    folder = tmp_path_factory.mktemp("site")
     with mlflow_store(folder), pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(folder))  # the cache of fetched bundles
-        yield _House(
+        yield _Site(
             folder,
             astronaut_clip(folder / "astronaut.mp4", frames=6),
             build_consented_bundle(folder / "good", {"ada": "Ada"}, folder / "trust"),
@@ -50,10 +50,10 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_House]:
         )
 
 
-def test_a_first_candidate_that_holds_its_gates_becomes_champion(house: _House) -> None:
+def test_a_first_candidate_that_holds_its_gates_becomes_champion(site: _Site) -> None:
     registry = Registry("first")
-    registry.register(house.good, alias="challenger")
-    decision = promote(registry, "models:/first@challenger", house.trial, LENIENT, house.trust)
+    registry.register(site.good, alias="challenger")
+    decision = promote(registry, "models:/first@challenger", site.trial, LENIENT, site.trust)
     assert decision.is_promoted, decision.failed
     assert (decision.candidate, decision.champion) == (1, None)
     assert [verdict.gate for verdict in decision.verdicts] == [
@@ -63,14 +63,14 @@ def test_a_first_candidate_that_holds_its_gates_becomes_champion(house: _House) 
     assert registry.versions()[0].tags["gates"] == "passed"
 
 
-def test_a_candidate_is_compared_with_the_champion_on_the_same_clips_in_one_run(house: _House) -> None:
+def test_a_candidate_is_compared_with_the_champion_on_the_same_clips_in_one_run(site: _Site) -> None:
     import mlflow
 
     registry = Registry("compared")
-    registry.register(house.good)
+    registry.register(site.good)
     registry.move_alias("champion", 1)
-    registry.register(house.other)
-    decision = promote(registry, "models:/compared/2", house.trial, LENIENT, house.trust)
+    registry.register(site.other)
+    decision = promote(registry, "models:/compared/2", site.trial, LENIENT, site.trust)
     assert decision.is_promoted, decision.failed
     mine, theirs = decision.candidate_reports, decision.champion_reports
     assert [(r.clip, r.persona, r.frames) for r in mine] == [("astronaut.mp4", "ben", 4)]
@@ -82,13 +82,13 @@ def test_a_candidate_is_compared_with_the_champion_on_the_same_clips_in_one_run(
     assert run.data.metrics["champion/astronaut/ada/coverage"] == theirs[0].coverage
 
 
-def test_a_failed_gate_leaves_the_alias_and_says_by_how_much(house: _House) -> None:
+def test_a_failed_gate_leaves_the_alias_and_says_by_how_much(site: _Site) -> None:
     registry = Registry("strict")
-    registry.register(house.good)
+    registry.register(site.good)
     registry.move_alias("champion", 1)
-    registry.register(house.other)
+    registry.register(site.other)
     gates = (*LENIENT, Gate("ms_p95", 0.001, None))
-    decision = promote(registry, "models:/strict/2", house.trial, gates, house.trust)
+    decision = promote(registry, "models:/strict/2", site.trial, gates, site.trust)
     assert not decision.is_promoted
     (failed,) = decision.failed
     assert failed.gate == "ms_p95"
@@ -99,17 +99,17 @@ def test_a_failed_gate_leaves_the_alias_and_says_by_how_much(house: _House) -> N
     assert json.loads(decision.to_json())["promoted"] is False
 
 
-def test_a_persona_without_a_valid_record_is_refused_before_it_runs(house: _House, tmp_path: Path) -> None:
+def test_a_persona_without_a_valid_record_is_refused_before_it_runs(site: _Site, tmp_path: Path) -> None:
     registry = Registry("unconsented")
     registry.register(build_tiny_bundle(tmp_path / "bundle"))
-    decision = promote(registry, "models:/unconsented/1", house.trial, LENIENT, house.trust)
+    decision = promote(registry, "models:/unconsented/1", site.trial, LENIENT, site.trust)
     assert [verdict.gate for verdict in decision.failed] == ["consent"]
     assert "ada: " in decision.failed[0].sentence and "ben: " in decision.failed[0].sentence
     assert decision.candidate_reports == ()
     assert registry.version_of("champion") is None
 
 
-def test_a_revoked_record_stops_a_promotion(house: _House, tmp_path: Path) -> None:
+def test_a_revoked_record_stops_a_promotion(site: _Site, tmp_path: Path) -> None:
     from datetime import UTC, datetime
 
     from understudy.consent.check import read_record
@@ -119,49 +119,49 @@ def test_a_revoked_record_stops_a_promotion(house: _House, tmp_path: Path) -> No
     registry = Registry("revoked")
     registry.register(bundle)
     store.revoke(read_record(bundle / "cy" / "consent.json").digest, datetime.now(UTC), "asked to")
-    decision = promote(registry, "models:/revoked/1", house.trial, LENIENT, store.read())
+    decision = promote(registry, "models:/revoked/1", site.trial, LENIENT, store.read())
     assert [verdict.gate for verdict in decision.failed] == ["consent"]
     assert "revoked" in decision.failed[0].sentence
 
 
 @pytest.mark.faults
-def test_a_bundle_that_is_not_what_was_registered_fails_its_gate(house: _House, tmp_path: Path) -> None:
+def test_a_bundle_that_is_not_what_was_registered_fails_its_gate(site: _Site, tmp_path: Path) -> None:
     registry = Registry("damaged")
-    registry.register(build_consented_bundle(tmp_path / "bundle", {"dee": "Dee"}, house.folder / "trust"))
-    for stored in (house.folder / "artifacts").rglob("bundle/dee/decoder.onnx"):
+    registry.register(build_consented_bundle(tmp_path / "bundle", {"dee": "Dee"}, site.folder / "trust"))
+    for stored in (site.folder / "artifacts").rglob("bundle/dee/decoder.onnx"):
         stored.write_bytes(stored.read_bytes() + b"x")
-    decision = promote(registry, "models:/damaged/1", house.trial, LENIENT, house.trust)
+    decision = promote(registry, "models:/damaged/1", site.trial, LENIENT, site.trust)
     assert [(verdict.gate, verdict.is_passed) for verdict in decision.verdicts] == [("bundle", False)]
     assert registry.version_of("champion") is None
 
 
-def test_the_champion_needs_no_promotion(house: _House) -> None:
+def test_the_champion_needs_no_promotion(site: _Site) -> None:
     registry = Registry("again")
-    registry.register(house.good)
+    registry.register(site.good)
     registry.move_alias("champion", 1)
-    decision = promote(registry, "models:/again/1", house.trial, LENIENT, house.trust)
+    decision = promote(registry, "models:/again/1", site.trial, LENIENT, site.trust)
     assert decision.is_promoted
     assert decision.verdicts[0].sentence == "Version 1 is the champion already."
     assert registry.history() == []
 
 
-def test_an_unknown_candidate_is_named(house: _House) -> None:
+def test_an_unknown_candidate_is_named(site: _Site) -> None:
     with pytest.raises(BundleError, match="nobody@challenger must be registered"):
-        promote(Registry("nobody"), "models:/nobody@challenger", house.trial, LENIENT, house.trust)
+        promote(Registry("nobody"), "models:/nobody@challenger", site.trial, LENIENT, site.trust)
 
 
 def test_the_command_promotes_refuses_and_rolls_back(
-    house: _House, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    site: _Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("UNDERSTUDY_HOME", str(house.folder / "trust"))
+    monkeypatch.setenv("UNDERSTUDY_HOME", str(site.folder / "trust"))
     gates = tmp_path / "gates.toml"
     gates.write_text("[coverage]\nat_least = 0.9\n")
     registry = Registry("cli")
-    registry.register(house.good, alias="challenger")
-    command = ["--name", "cli", "--frames", "3", str(house.clip)]
+    registry.register(site.good, alias="challenger")
+    command = ["--name", "cli", "--frames", "3", str(site.clip)]
     assert main([*command, "--gates", str(gates)]) == 0
     assert "Version 1 of cli is models:/cli@champion now." in capsys.readouterr().out
-    registry.register(house.other, alias="challenger")
+    registry.register(site.other, alias="challenger")
     assert main(command) == 1  # the shipped gates: random weights are nobody's face
     output = capsys.readouterr().out
     assert "FAILED  " in output and "Version 2 of cli was not promoted." in output

@@ -16,7 +16,7 @@ from liveframe.gate import ShownState
 from liveframe.pipeline import FramePipeline
 from tests.faults.persona import drawn_persona
 from tests.faults.scene import Camera, Head
-from tests.faults.stage import FlakyRole
+from tests.faults.stage import FlakyRenderer
 from tests.support.real_faces import astronaut_clip
 from understudy.consent.check import hash_files, write_record
 from understudy.consent.check import main as consent_command
@@ -54,8 +54,8 @@ def test_a_stream_that_fails_and_recovers_writes_nothing_about_the_viewer(
     caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    role, camera = FlakyRole(drawn_persona()), Camera()
-    model = FaceSwapper(settings=SwapSettings("drawn"), roles={"drawn": role})
+    renderer, camera = FlakyRenderer(drawn_persona()), Camera()
+    model = FaceSwapper(settings=SwapSettings("drawn"), renderers={"drawn": renderer})
 
     def spills(face: object) -> np.ndarray:
         raise RuntimeError(f"The model failed at {face.landmarks} of {face.crop}")  # type: ignore[attr-defined]
@@ -66,7 +66,7 @@ def test_a_stream_that_fails_and_recovers_writes_nothing_about_the_viewer(
             return pipeline.process(camera.take(Head()).image).state is state
 
         wait_until(lambda: shows(ShownState.SWAPPED), 60)
-        with role.failing(spills):
+        with renderer.failing(spills):
             wait_until(lambda: shows(ShownState.COVERED), 60)
         wait_until(lambda: shows(ShownState.SWAPPED), 60)
     written = capfd.readouterr()

@@ -217,7 +217,7 @@ def test_slow_showing_drops_old_frames_and_does_not_queue() -> None:
     assert growth < 10, f"a queue would have grown by 20 frames: {lags}"
 
 
-class FarScreen:
+class FarHandler:
     """A model far away, whose first frames are answered only once three of them are on their way."""
 
     in_flight = 3
@@ -242,11 +242,11 @@ class FarScreen:
 
 
 def test_frames_for_a_model_far_away_overlap_and_come_back_in_order() -> None:
-    screen = FarScreen()
-    stream = CameraStream(screen)
+    handler = FarHandler()
+    stream = CameraStream(handler)
     frames = relay_frames(stream, 20)
     numbers = [barcode.read(image_from_frame(frame)) for frame in frames]
-    assert None not in numbers and stream.counts().faults == 0 and screen.most == screen.in_flight
+    assert None not in numbers and stream.counts().faults == 0 and handler.most == handler.in_flight
     assert all(later > earlier for earlier, later in pairwise(numbers)), numbers
     assert all(later.pts > earlier.pts for earlier, later in pairwise(frames))
 

@@ -22,7 +22,7 @@ from benchmarks.harness.waiting import PATIENT, wait_until
 from liveframe.frame import Frame, FrameResult, Image
 from liveframe.pipeline import FramePipeline
 from ui.relay.websocket import REPLACED, UNKNOWN_VIEWER, decode_jpeg, encode_jpeg, jpeg_size, relay_frames
-from ui.session.viewer import Choices, HouseFullError, Seats, Viewer
+from ui.session.viewer import Choices, ServerFullError, Viewer, ViewerRegistry
 from understudy.swap.swapper import SwapSettings
 
 CHOICES = Choices(SwapSettings("ada"), is_mirrored=False)
@@ -79,23 +79,23 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def seats() -> Seats:
-    return Seats(most=2)
+def registry() -> ViewerRegistry:
+    return ViewerRegistry(most=2)
 
 
 @pytest.fixture
-def viewer(seats: Seats) -> Iterator[Viewer]:
-    viewer = seated(seats)
+def viewer(registry: ViewerRegistry) -> Iterator[Viewer]:
+    viewer = admitted(registry)
     yield viewer
-    seats.leave(viewer)
+    registry.leave(viewer)
 
 
 @pytest.fixture
-def address(seats: Seats) -> Iterator[str]:
+def address(registry: ViewerRegistry) -> Iterator[str]:
     """A server with the route that `app.py` mounts."""
 
     async def frames(ws: WebSocket) -> None:
-        await relay_frames(ws, seats)
+        await relay_frames(ws, registry)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         app = Starlette(routes=[WebSocketRoute("/frames", frames)])
@@ -108,8 +108,8 @@ def address(seats: Seats) -> Iterator[str]:
         thread.join(10)
 
 
-def seated(seats: Seats, model: InvertingModel | None = None) -> Viewer:
-    viewer = seats.admit(model or InvertingModel(), CHOICES)
+def admitted(registry: ViewerRegistry, model: InvertingModel | None = None) -> Viewer:
+    viewer = registry.admit(model or InvertingModel(), CHOICES)
     wait_until(lambda: viewer.pipeline.session is not None)
     return viewer
 
@@ -154,10 +154,10 @@ def test_two_frames_may_be_under_way(viewer: Viewer, dial: Callable[[str], Clien
 
 
 def test_frames_for_a_model_far_away_overlap_and_are_answered_in_order(
-    seats: Seats, dial: Callable[[str], ClientConnection]
+    registry: ViewerRegistry, dial: Callable[[str], ClientConnection]
 ) -> None:
     model = FarModel()
-    viewer = seated(seats, model)
+    viewer = admitted(registry, model)
     assert viewer.in_flight == 3
     connection = dial(viewer.token)
     for level in (40, 90, 140):
@@ -165,7 +165,7 @@ def test_frames_for_a_model_far_away_overlap_and_are_answered_in_order(
     means = [decode_jpeg(bytes(connection.recv(timeout=30))).mean() for _ in range(3)]
     assert means == pytest.approx([215, 165, 115], abs=2)
     assert model.most == 3 and model.begun == sorted(model.begun)
-    seats.leave(viewer)
+    registry.leave(viewer)
 
 
 @pytest.mark.parametrize("token", ["", "guessed", "x" * 100_000])
@@ -211,31 +211,31 @@ def test_second_connection_of_a_viewer_replaces_the_first(
 
 
 def test_viewer_who_leaves_is_disconnected_and_their_threads_end(
-    seats: Seats, address: str, dial: Callable[[str], ClientConnection]
+    registry: ViewerRegistry, address: str, dial: Callable[[str], ClientConnection]
 ) -> None:
     before = threading.active_count()
-    viewer = seated(seats)
+    viewer = admitted(registry)
     connection = dial(viewer.token)
     connection.send(grey(90))
     connection.recv(timeout=30)
-    seats.leave(viewer)
+    registry.leave(viewer)
     with pytest.raises(ConnectionClosed):
         connection.recv(timeout=30)
     connection.close()
     wait_until(lambda: threading.active_count() <= before)
-    assert seats.find(viewer.token) is None
+    assert registry.find(viewer.token) is None
 
 
-def test_full_house_refuses_politely_and_a_leaving_viewer_makes_room(seats: Seats) -> None:
-    viewers = [seated(seats), seated(seats)]
-    with pytest.raises(HouseFullError, match="All 2 places are taken"):
-        seats.admit(InvertingModel(), CHOICES)
-    seats.leave(viewers[0])
-    viewers.append(seated(seats))
-    assert len(seats) == 2
+def test_full_server_refuses_politely_and_a_leaving_viewer_makes_room(registry: ViewerRegistry) -> None:
+    viewers = [admitted(registry), admitted(registry)]
+    with pytest.raises(ServerFullError, match="All 2 places are taken"):
+        registry.admit(InvertingModel(), CHOICES)
+    registry.leave(viewers[0])
+    viewers.append(admitted(registry))
+    assert len(registry) == 2
     for viewer in viewers:
-        seats.leave(viewer)
-    assert len(seats) == 0
+        registry.leave(viewer)
+    assert len(registry) == 0
 
 
 def test_huge_jpeg_is_refused_by_its_header() -> None:

@@ -23,12 +23,12 @@ from understudy.consent.trust_store import TrustStore
 # Nothing here is about quality: a few steps of a network of 32 px.
 TINY = (
     "iterations=4 batch=2 preview_every=4 validation=4 "
-    "size.input_px=32 size.output_px=32 size.patch_px=4 size.width=8 size.detail=8"
+    "size.input_px=32 size.output_px=32 size.patch_px=4 size.width=8 size.head_channels=8"
 )
 
 
 @dataclass(frozen=True)
-class _House:
+class _Site:
     """A copy of the code, so that nobody's edit counts as a change, with clips, keys and gates beside it."""
 
     folder: Path
@@ -68,7 +68,7 @@ class _House:
 
 
 def steps_done(answer: subprocess.CompletedProcess[str]) -> list[str]:
-    """Give the steps that the command says it did; all others it must say that it skipped."""
+    """Return the steps that the command says it did; all others it must say that it skipped."""
     assert answer.returncode == 0, answer.stderr[-4000:]
     words = [line.split()[:2] for line in answer.stdout.splitlines() if line.split()[:1][0:1] and " s  " in line]
     told = {name: word for name, word in words if name in STEPS}
@@ -77,7 +77,7 @@ def steps_done(answer: subprocess.CompletedProcess[str]) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> _House:
+def site(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> _Site:
     folder = tmp_path_factory.mktemp("release")
     ignored = shutil.ignore_patterns("__pycache__")
     for package in PACKAGES:
@@ -85,7 +85,7 @@ def house(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> _House:
     shutil.copyfile(repository / "uv.lock", folder / "code" / "uv.lock")
     sample = write_sample(folder / "sample", frames=16)
     _consent(folder, sample.photo)
-    return _House(folder)
+    return _Site(folder)
 
 
 def _consent(folder: Path, photo: Path) -> None:
@@ -113,13 +113,13 @@ def _consent(folder: Path, photo: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def first(house: _House) -> subprocess.CompletedProcess[str]:
+def first(site: _Site) -> subprocess.CompletedProcess[str]:
     """The first release, by Kubeflow's local runner."""
-    return house.release(runner="kfp")
+    return site.release(runner="kfp")
 
 
 def _tasks(path: Path) -> dict[str, set[str]]:
-    """Give each task of a compiled pipeline and those it waits for."""
+    """Return each task of a compiled pipeline and those it waits for."""
     (pipeline, *_) = yaml.safe_load_all(path.read_text())
     tasks = pipeline["root"]["dag"]["tasks"]
     assert not any(task["cachingOptions"].get("enableCache") for task in tasks.values())
@@ -152,10 +152,10 @@ def test_it_compiles_for_vertex_ai(repository: Path, tmp_path: Path) -> None:
 
 @pytest.mark.timeout(1800)
 def test_kubeflows_local_runner_goes_from_clips_to_a_rehearsed_deployment(
-    house: _House, first: subprocess.CompletedProcess[str]
+    site: _Site, first: subprocess.CompletedProcess[str]
 ) -> None:
     assert steps_done(first) == list(STEPS)
-    cache = house.folder / "work" / "cache"
+    cache = site.folder / "work" / "cache"
     (calls,) = cache.glob("deploy/*/out/calls.jsonl")
     sent = [json.loads(line) for line in calls.read_text().splitlines()]
     assert any(":deployModel" in call["url"] for call in sent), sent
@@ -164,35 +164,35 @@ def test_kubeflows_local_runner_goes_from_clips_to_a_rehearsed_deployment(
 
 
 @pytest.mark.timeout(900)
-def test_a_second_run_skips_everything_whichever_runner(house: _House, first: subprocess.CompletedProcess[str]) -> None:
+def test_a_second_run_skips_everything_whichever_runner(site: _Site, first: subprocess.CompletedProcess[str]) -> None:
     assert first.returncode == 0, first.stderr[-4000:]
-    assert steps_done(house.release()) == []
-    assert house.result("train", "bundle").is_dir()
-    assert json.loads(house.result("register", "version.json").read_text())["version"] == 1
+    assert steps_done(site.release()) == []
+    assert site.result("train", "bundle").is_dir()
+    assert json.loads(site.result("register", "version.json").read_text())["version"] == 1
 
 
 @pytest.mark.timeout(900)
-def test_a_change_reruns_only_what_depends_on_it(house: _House, first: subprocess.CompletedProcess[str]) -> None:
+def test_a_change_reruns_only_what_depends_on_it(site: _Site, first: subprocess.CompletedProcess[str]) -> None:
     assert first.returncode == 0, first.stderr[-4000:]
-    other_region = house.release("--region", "europe-west1")
+    other_region = site.release("--region", "europe-west1")
     assert steps_done(other_region) == ["deploy"]
     assert "changed: setting region" in other_region.stdout
-    plan = house.code / "serving" / "vertex" / "plan.py"
+    plan = site.code / "serving" / "vertex" / "plan.py"
     plan.write_text(plan.read_text() + "# another line\n")
-    other_code = house.release()
+    other_code = site.release()
     assert steps_done(other_code) == ["deploy"] and "changed: code" in other_code.stdout
-    other_gates = house.release("--gates", str(house.gates("other", coverage=0.001)))
+    other_gates = site.release("--gates", str(site.gates("other", coverage=0.001)))
     assert "promote" in steps_done(other_gates) and "train" not in steps_done(other_gates)
 
 
 @pytest.mark.timeout(900)
 def test_a_gate_that_does_not_hold_ends_the_release_before_the_deployment(
-    house: _House, first: subprocess.CompletedProcess[str]
+    site: _Site, first: subprocess.CompletedProcess[str]
 ) -> None:
     assert first.returncode == 0, first.stderr[-4000:]
-    gates = house.gates("strict", coverage=1.5)
+    gates = site.gates("strict", coverage=1.5)
     # Other figures make another version: the one that is champion already is not judged again.
-    answer = house.release("--gates", str(gates), "--judge-frames", "3")
+    answer = site.release("--gates", str(gates), "--judge-frames", "3")
     assert answer.returncode == 1
     assert "was not promoted. coverage of eileen is" in answer.stderr and "at least 1.5" in answer.stderr
     assert "release: deploy" not in answer.stderr

@@ -38,7 +38,7 @@ class Shell:
         self.errors = ""
 
     def run(self, command: str, *options: str) -> tuple[int, dict[str, Any]]:
-        """Run one command; gives its status and what it printed."""
+        """Run one command; returns its status and what it printed."""
         where = ("--project", "demo", "--region", "europe-west4", "--api-endpoint", self.server.url)
         status = main([command, *where, "--bundle", str(self.bundle), "--mlflow-run", RUN, *options], {})
         out, self.errors = self.capsys.readouterr()

@@ -22,7 +22,7 @@ from pipelines.registry import Registry
 from serving.server.whole_frame import BatchFrameModel
 from serving.vertex.client import RemoteSettings, open_remote
 from tests.support.mlflow_store import mlflow_store
-from understudy.any_bundle import open_any
+from understudy.any_bundle import open_servable
 from understudy.bundle.bundle import BundleError
 from understudy.bundle.pixelate import write_pixelate_bundle
 
@@ -35,7 +35,7 @@ def test_pixelation_is_registered_promoted_served_and_streamed(tmp_path: Path, a
         fine = registry.register(write_pixelate_bundle(tmp_path / "fine", 128, 16, version="2"))
         registry.move_alias("champion", fine.version)
         promoted = registry.resolve("champion")
-    bundle = open_any(promoted)
+    bundle = open_servable(promoted)
     assert (bundle.version, bundle.digest) == ("2", fine.digest) and fine.digest != coarse.digest
     port = free_port()
     url = f"http://127.0.0.1:{port}"
@@ -78,10 +78,10 @@ def test_pixelation_with_bad_settings_is_refused(tmp_path: Path, change: dict[st
     manifest = json.loads((write_pixelate_bundle(tmp_path) / "manifest.json").read_text())
     (tmp_path / "manifest.json").write_text(json.dumps({**manifest, **change}))
     with pytest.raises(BundleError, match=sentence):
-        open_any(tmp_path)
+        open_servable(tmp_path)
 
 
 def test_pixelation_with_a_file_beside_its_manifest_is_refused(tmp_path: Path) -> None:
     (write_pixelate_bundle(tmp_path) / "code.py").write_text("print('no')")
     with pytest.raises(BundleError, match=r"code\.py"):
-        open_any(tmp_path)
+        open_servable(tmp_path)

@@ -85,7 +85,7 @@ def google_credentials(vertex: VertexServer, tmp_path: Path, monkeypatch: pytest
 
 
 def released(vertex: VertexServer, bundle: Path, *options: str) -> str:
-    """Ship the bundle; gives the endpoint's resource name."""
+    """Ship the bundle; returns the endpoint's resource name."""
     where = ("--project", "demo", "--region", "europe-west4", "--api-endpoint", vertex.url)
     assert main(["release", *where, "--bundle", str(bundle), *options], {}) == 0
     return next(iter(vertex.state.endpoints))

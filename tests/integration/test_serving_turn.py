@@ -10,7 +10,7 @@ from tests.support.coturn import Coturn
 
 
 async def relayed(port: int, username: str, password: str) -> str:
-    """Send a datagram through an allocation to a local peer; gives what the peer got."""
+    """Send a datagram through an allocation to a local peer; returns what the peer got."""
     loop = asyncio.get_running_loop()
     got: asyncio.Future[bytes] = loop.create_future()
 

@@ -17,11 +17,11 @@ from liveframe.model import BatchSpec, FrameModel, FrameSession, SplitSession
 from liveframe.remote.client import LocalClient
 from tests.support.real_faces import astronaut, astronaut_face
 from understudy.bundle.bundle import Bundle, default_bundle
-from understudy.swap.renderer import InstantPersona, Player
+from understudy.swap.renderer import InstantPersona, LoadedRenderer
 from understudy.swap.swapper import FaceSwapper, SwapSession, SwapSettings, View
 from understudy.vision.align import align
 from understudy.vision.face import AlignedFace
-from understudy.vision.reenact import Still
+from understudy.vision.reenact import ReferenceFace
 
 PLAIN = SwapSettings("ada", colour_match=False)
 
@@ -130,7 +130,7 @@ def test_two_faces_are_both_replaced(session: SwapSession) -> None:
 
 def test_each_face_can_have_its_own_persona(session: SwapSession, swapper: FaceSwapper) -> None:
     swapper.load(["ben"])
-    session.apply(SwapSettings("ada", colour_match=False, cast={1: "ben"}))
+    session.apply(SwapSettings("ada", colour_match=False, persona_by_track={1: "ben"}))
     result = session.process(frame(0, picture(0, 320)))
     colours = [face_colour(result, shift) for shift in (0, 320)]
     errors = [[np.abs(colour - persona_colour(seed)).max() for colour in colours] for seed in (0, 1)]
@@ -237,10 +237,10 @@ def test_settings_from_another_thread_take_effect(session: SwapSession) -> None:
 
 def test_instant_persona_plays_without_training(swapper: FaceSwapper) -> None:
     still_face = align(astronaut(), astronaut_face(), 256)
-    still = Still(
+    still = ReferenceFace(
         cv2.applyColorMap(cv2.cvtColor(still_face.crop, cv2.COLOR_BGR2GRAY), cv2.COLORMAP_OCEAN), still_face.mesh
     )
-    model = swapper.with_role("instant", InstantPersona(still))
+    model = swapper.with_renderer("instant", InstantPersona(still))
     session = model.open_session()
     session.apply(SwapSettings("instant"))
     result = session.process(frame())
@@ -269,7 +269,7 @@ class Failing:
     "answer", [ZeroDivisionError("no"), np.zeros((64, 64, 3), np.uint8), np.zeros((64, 64, 4), np.float32)]
 )
 def test_failing_role_is_an_error_of_the_frame(swapper: FaceSwapper, answer: object) -> None:
-    session = swapper.with_role("failing", Failing(answer)).open_session()
+    session = swapper.with_renderer("failing", Failing(answer)).open_session()
     session.apply(SwapSettings("failing"))
     with pytest.raises(ModelError):
         session.process(frame())
@@ -280,7 +280,7 @@ def test_failing_role_is_an_error_of_the_frame(swapper: FaceSwapper, answer: obj
 
 @pytest.mark.parametrize("opacity", [0, 130])
 def test_role_with_an_empty_or_thin_mask_has_not_replaced_the_face(swapper: FaceSwapper, opacity: int) -> None:
-    session = swapper.with_role("empty", Failing(np.full((64, 64, 4), opacity, np.uint8))).open_session()
+    session = swapper.with_renderer("empty", Failing(np.full((64, 64, 4), opacity, np.uint8))).open_session()
     session.apply(SwapSettings("empty"))
     result = session.process(frame())
     assert (result.subjects_found, result.subjects_done) == (1, 0)
@@ -303,7 +303,7 @@ class Inverting:
 def test_batches_stay_within_what_the_model_takes() -> None:
     model = Inverting()
     face = align(astronaut(), astronaut_face(), 48)
-    swaps = Player(model).play([face] * 5)
+    swaps = LoadedRenderer(model).render([face] * 5)
     assert model.sizes == [2, 2, 1]
     assert len(swaps) == 5
     np.testing.assert_array_equal(swaps[4][..., :3], 255 - face.crop)
@@ -339,7 +339,7 @@ def test_swapper_needs_a_persona() -> None:
 
 def test_persona_far_away_is_sent_its_crops_while_the_next_frame_begins(bundle_path: Path) -> None:
     with LocalClient(Bundle.load(bundle_path).swap_model("ben")) as client:
-        model = FaceSwapper(roles={"far": client}, settings=SwapSettings("far", colour_match=False))
+        model = FaceSwapper(renderers={"far": client}, settings=SwapSettings("far", colour_match=False))
         model.warm_up()
         session = model.open_session()
         assert isinstance(session, SplitSession)
@@ -358,7 +358,7 @@ def test_persona_in_this_process_gets_a_plain_session(session: SwapSession) -> N
 
 def test_persona_far_away_that_hung_up_is_an_error_of_the_frame(bundle_path: Path) -> None:
     client = LocalClient(Bundle.load(bundle_path).swap_model("ben"))
-    model = FaceSwapper(roles={"far": client})
+    model = FaceSwapper(renderers={"far": client})
     model.warm_up()
     session = model.open_session()
     client.close()

@@ -40,7 +40,7 @@ TINY = {
     "validation": 4,
     "bfloat16": False,
 }
-SIZE = {"input_px": 32, "output_px": 64, "width": 8, "detail": 8, "patch_px": 4}
+SIZE = {"input_px": 32, "output_px": 64, "width": 8, "head_channels": 8, "patch_px": 4}
 
 
 @pytest.fixture(scope="module")

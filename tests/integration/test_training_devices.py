@@ -30,7 +30,9 @@ def losses(folder: Path, devices: int) -> list[float]:
     settings = {**SETTINGS, "pairs": str(folder / "pairs"), "out": str(out)}
     lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
     config.write_text(
-        "\n".join([*lines, "[size]", "input_px = 32", "output_px = 64", "width = 8", "detail = 8", "patch_px = 4"])
+        "\n".join(
+            [*lines, "[size]", "input_px = 32", "output_px = 64", "width = 8", "head_channels = 8", "patch_px = 4"]
+        )
     )
     environment = {
         **os.environ,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from benchmarks.harness.live_stage import HandCamera, open_page, seated
+from benchmarks.harness.live_stage import HandCamera, admitted, open_page
 from benchmarks.harness.pages import fresh_app
 from liveframe.gate import ShownState
 from tests.support.real_faces import astronaut
@@ -32,7 +32,7 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AppTest]:
 
 @pytest.fixture
 def camera(page: AppTest) -> HandCamera:
-    camera = HandCamera(seated())
+    camera = HandCamera(admitted())
     camera.send_until(ShownState.SWAPPED, astronaut())
     return camera
 
@@ -54,7 +54,7 @@ def judged(export: Export, folder: Path) -> Verdict:
 def test_snapshot_is_what_was_shown_signed_and_trusted(
     page: AppTest, camera: HandCamera, tmp_path: Path, suffix: str
 ) -> None:
-    shown = seated().newest
+    shown = admitted().newest
     assert shown is not None
     page.selectbox(key="snapshot_format").set_value(suffix)
     page.button(key="snapshot").click().run()
@@ -106,7 +106,7 @@ def test_recording_plays_back_signed_with_all_who_played(page: AppTest, camera: 
     with av.open(str(tmp_path / export.name)) as clip:
         pictures = [frame.to_ndarray(format="bgr24") for frame in clip.decode(video=0)]
     assert len(pictures) >= 8
-    shown = seated().newest
+    shown = admitted().newest
     assert shown is not None
     assert cv2.PSNR(pictures[-1], shown.image) > 28
 
@@ -118,7 +118,7 @@ def test_record_without_a_camera_says_what_to_do(page: AppTest) -> None:
 
 def test_recordings_go_when_the_page_closes(page: AppTest, camera: HandCamera) -> None:
     page.button(key="record").click().run()
-    viewer = seated()
+    viewer = admitted()
     recording = viewer.recording
     assert recording is not None
     folder = recording.path.parent

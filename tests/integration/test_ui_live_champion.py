@@ -9,7 +9,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from benchmarks.harness.consented_bundle import build_consented_bundle
-from benchmarks.harness.live_stage import HandCamera, open_page, seated
+from benchmarks.harness.live_stage import HandCamera, admitted, open_page
 from benchmarks.harness.pages import fresh_app
 from benchmarks.harness.waiting import wait_until
 from liveframe.gate import ShownState
@@ -17,8 +17,8 @@ from pipelines.follow import Follower
 from pipelines.registry import Registry
 from tests.support.mlflow_store import mlflow_store
 from tests.support.real_faces import astronaut
-from ui.session import shared as house
-from ui.session.model_sources import Repertoire, Source, open_house
+from ui.session import shared
+from ui.session.model_sources import ModelSource, ModelSources, open_model
 from ui.session.settings import app_settings
 from understudy.consent.check import read_record
 from understudy.consent.trust_store import TrustStore
@@ -35,17 +35,17 @@ def other_bundle(folder: Path, *names: str) -> Path:
 
 
 def test_new_champion_takes_over_a_running_stream_which_goes_on(page: AppTest, tmp_path: Path) -> None:
-    viewer = seated()
+    viewer = admitted()
     camera = HandCamera(viewer)
     camera.send_until(ShownState.SWAPPED, astronaut())
-    promoted = open_house(other_bundle(tmp_path, "ada", "eve"), tmp_path / "trust", "Champion, version 2")
-    viewer.wanted = Source.CHAMPION
-    house.repertoire().put(Source.CHAMPION, promoted)
-    wait_until(lambda: camera.send(astronaut()) is not None and viewer.house is promoted, timeout_s=40)
+    promoted = open_model(other_bundle(tmp_path, "ada", "eve"), tmp_path / "trust", "Champion, version 2")
+    viewer.wanted = ModelSource.CHAMPION
+    shared.model_sources().publish(ModelSource.CHAMPION, promoted)
+    wait_until(lambda: camera.send(astronaut()) is not None and viewer.served is promoted, timeout_s=40)
     camera.send_until(ShownState.SWAPPED, astronaut())
     stats = viewer.pipeline.stats()
     assert stats.frames == camera.counts().received == stats.swapped + stats.held + stats.covered
-    assert (stats.promotions, stats.abandoned, stats.off) == (1, 0, 0)
+    assert (stats.model_swaps, stats.abandoned, stats.off) == (1, 0, 0)
     assert viewer.stream is camera and not camera.is_ended
     assert viewer.choices.swap.persona == "ada"
     page.run()
@@ -54,26 +54,26 @@ def test_new_champion_takes_over_a_running_stream_which_goes_on(page: AppTest, t
 
 
 def test_persona_that_the_champion_lacks_gives_way_to_its_first(page: AppTest, tmp_path: Path) -> None:
-    viewer = seated()
+    viewer = admitted()
     camera = HandCamera(viewer)
     camera.send_until(ShownState.SWAPPED, astronaut())
-    promoted = open_house(other_bundle(tmp_path, "eve"), tmp_path / "trust")
+    promoted = open_model(other_bundle(tmp_path, "eve"), tmp_path / "trust")
     promoted.model.warm_up()
-    viewer.play(promoted).result(40)
+    viewer.switch_model(promoted).result(40)
     wait_until(lambda: viewer.choices.swap.persona == "eve")
     camera.send_until(ShownState.SWAPPED, astronaut())
-    assert viewer.check_permits() == ""
+    assert viewer.check_consent() == ""
 
 
 def test_champion_without_consent_does_not_take_over(page: AppTest, tmp_path: Path) -> None:
     path = other_bundle(tmp_path, "ada")
     record = read_record(path / "ada" / "consent.json")
     TrustStore(tmp_path / "trust").revoke(record.digest, datetime.now(UTC), "asked by mail")
-    viewer = seated()
-    before = viewer.house
-    error = viewer.play(open_house(path, tmp_path / "trust", "Champion, version 2")).exception(10)
+    viewer = admitted()
+    before = viewer.served
+    error = viewer.switch_model(open_model(path, tmp_path / "trust", "Champion, version 2")).exception(10)
     assert "Champion, version 2 cannot play" in str(error)
-    assert viewer.house is before
+    assert viewer.served is before
 
 
 def test_picker_appears_where_a_registered_model_is_followed(page: AppTest) -> None:
@@ -81,16 +81,18 @@ def test_picker_appears_where_a_registered_model_is_followed(page: AppTest) -> N
 
 
 def test_alias_that_moves_in_the_registry_reaches_the_viewers_who_want_it(page: AppTest, tmp_path: Path) -> None:
-    viewer = seated()
-    viewer.wanted = Source.CHAMPION
+    viewer = admitted()
+    viewer.wanted = ModelSource.CHAMPION
     camera = HandCamera(viewer)
     with mlflow_store(tmp_path) as uri:
         registry = Registry("understudy", tmp_path / "cache")
         registry.register(other_bundle(tmp_path, "ada", "eve"), alias="champion")
         settings = replace(app_settings(), model="models:/understudy@champion", tracking=uri)
-        running = Repertoire(house.house(), settings, lambda: [viewer], every_s=0.5)
+        running = ModelSources(shared.served_model(), settings, lambda: [viewer], every_s=0.5)
         try:
-            wait_until(lambda: viewer.house is not None and viewer.house.title == "Champion, version 1", timeout_s=120)
+            wait_until(
+                lambda: viewer.served is not None and viewer.served.title == "Champion, version 1", timeout_s=120
+            )
             camera.send_until(ShownState.SWAPPED, astronaut())
         finally:
             running.close(timeout_s=30)

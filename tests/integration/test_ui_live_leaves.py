@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import streamlit as st
 
-from benchmarks.harness.live_stage import HandCamera, open_page, seated
+from benchmarks.harness.live_stage import HandCamera, admitted, open_page
 from benchmarks.harness.pages import fresh_app
 from benchmarks.harness.waiting import wait_until
 from liveframe.gate import ShownState
 from tests.support.real_faces import astronaut
-from ui.session import shared as house
+from ui.session import shared
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ def stream_threads() -> list[str]:
 
 def test_nothing_of_a_viewer_who_left_is_kept() -> None:
     page = open_page()
-    viewer = seated()
+    viewer = admitted()
     camera = HandCamera(viewer)
     camera.send_until(ShownState.SWAPPED, astronaut())
     viewer.record()
@@ -37,8 +37,8 @@ def test_nothing_of_a_viewer_who_left_is_kept() -> None:
     assert stream_threads()
     kept = [weakref.ref(viewer), weakref.ref(viewer.pipeline), weakref.ref(viewer.pipeline.session)]
 
-    house.seats().leave(viewer)
-    assert len(house.seats()) == 0
+    shared.viewer_registry().leave(viewer)
+    assert len(shared.viewer_registry()) == 0
     assert camera.is_ended
     st.cache_resource.clear()  # the session's own caches go with it
     del viewer, camera, page

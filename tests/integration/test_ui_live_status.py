@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from benchmarks.harness.live_stage import HandCamera, open_page, seated
+from benchmarks.harness.live_stage import HandCamera, admitted, open_page
 from benchmarks.harness.pages import fresh_app, rerun
 from liveframe.gate import ShownState
 from tests.support.real_faces import astronaut
@@ -19,7 +19,7 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AppTest]:
 
 
 def test_stage_times_are_a_chart_and_a_table_for_those_who_open_them(page: AppTest) -> None:
-    camera = HandCamera(seated())
+    camera = HandCamera(admitted())
     camera.send_until(ShownState.SWAPPED, astronaut())
     camera.send(astronaut())
     page.run()
@@ -35,11 +35,11 @@ def test_stage_times_are_a_chart_and_a_table_for_those_who_open_them(page: AppTe
 
 
 def test_frames_that_made_way_for_newer_ones_are_counted_on_the_page(page: AppTest) -> None:
-    camera = HandCamera(seated())
+    camera = HandCamera(admitted())
     camera.send_until(ShownState.SWAPPED, astronaut())
     for answer in [camera.begin(astronaut()) for _ in range(12)]:
         answer()
-    displaced = seated().pipeline.stats().drops
+    displaced = admitted().pipeline.stats().drops
     assert displaced > 0
     camera.dropped = 2
     page.run()
@@ -47,7 +47,7 @@ def test_frames_that_made_way_for_newer_ones_are_counted_on_the_page(page: AppTe
 
 
 def test_a_rerun_beside_a_running_stream_does_little(page: AppTest) -> None:
-    camera = HandCamera(seated())
+    camera = HandCamera(admitted())
     camera.send_until(ShownState.SWAPPED, astronaut())
     page.run()
     camera.send(astronaut())

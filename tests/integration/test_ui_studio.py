@@ -13,7 +13,7 @@ from benchmarks.harness.waiting import wait_until
 from liveframe.frame import Frame, Image
 from tests.support.clips import read_clip
 from tests.support.real_faces import astronaut, astronaut_clip, astronaut_face, moved
-from ui.session import shared as house
+from ui.session import shared
 from ui.session.own_personas import ShelfPersona, shelved, trust_store
 from ui.session.settings import app_settings
 from ui.session.workspace import this_workspace
@@ -123,7 +123,7 @@ def test_the_persona_plays_in_its_makers_stream_at_once_and_stops_when_revoked(p
     make(page)
     live.run()
     live.button(key="persona-eileen").click().run()
-    (viewer,) = house.seats().viewers()
+    (viewer,) = shared.viewer_registry().viewers()
     assert viewer.choices.swap.persona == "eileen"
     session = viewer.pipeline.session
     assert session is not None
@@ -226,7 +226,7 @@ def test_training_runs_beside_the_page_survives_a_reload_and_its_network_plays(
 
     live = AppTest.from_function(live_page, default_timeout=60).run()
     live.button(key="persona-eileen").click().run()
-    (viewer,) = house.seats().viewers()
+    (viewer,) = shared.viewer_registry().viewers()
     assert viewer.pipeline.session.process(Frame(astronaut().copy(), 0, 0.0)).subjects_found == 1
 
 

@@ -66,7 +66,7 @@ class _Listener:
 
 
 def table(rows: Iterable[tuple[str, int, int]]) -> list[str]:
-    """Give the table's lines: the faults, and all of them together."""
+    """Return the table's lines: the faults, and all of them together."""
     listed = list(rows)
     total = ("all faults", sum(row[1] for row in listed), sum(row[2] for row in listed))
     width = max(len(row[0]) for row in [*listed, total])

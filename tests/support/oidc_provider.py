@@ -17,7 +17,7 @@ CLIENT = "understudy"
 
 @contextmanager
 def oidc_provider(name: str) -> Iterator[str]:
-    """Serve while the block runs; gives the provider's address. Everybody is `name`."""
+    """Serve while the block runs; returns the provider's address. Everybody is `name`."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(name, RSAKey.generate_key(2048, {"kid": "1"})))
     thread = threading.Thread(target=server.serve_forever, name="oidc-provider", daemon=True)
     thread.start()

@@ -19,7 +19,7 @@ SHARED = Path(__file__).parents[3] / "shared/data"
 
 @cache
 def astronaut() -> Image:
-    """Give the picture: uint8 [512, 512, 3] BGR, read-only; one frontal face of about 100 px."""
+    """Return the picture: uint8 [512, 512, 3] BGR, read-only; one frontal face of about 100 px."""
     image = np.ascontiguousarray(skimage.data.astronaut()[:, :, ::-1])
     image.setflags(write=False)
     return image
@@ -27,12 +27,12 @@ def astronaut() -> Image:
 
 @cache
 def astronaut_face() -> Face:
-    """Give the astronaut's face, with its mesh."""
+    """Return the astronaut's face, with its mesh."""
     return FaceMesh().refine(astronaut(), FaceDetector().detect(astronaut())[0])
 
 
 def moved(image: Image, angle_deg: float, zoom: float, shift_x: float = 0.0) -> Image:
-    """Give the picture turned and zoomed about the face's middle and shifted to the right, same size."""
+    """Return the picture turned and zoomed about the face's middle and shifted to the right, same size."""
     matrix = cv2.getRotationMatrix2D((220.0, 120.0), angle_deg, zoom)
     matrix[:, 2] += (shift_x, 40.0)
     return cv2.warpAffine(image, matrix, (512, 512), borderMode=cv2.BORDER_REFLECT).astype(np.uint8)

@@ -12,7 +12,7 @@ from benchmarks.harness.tiny_bundle import PERSONAS
 
 @contextmanager
 def served_bundle(directory: Path) -> Generator[Path]:
-    """Give a bundle that may be served while this is open, here and in processes started here."""
+    """Return a bundle that may be served while this is open, here and in processes started here."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNDERSTUDY_HOME", str(directory / "operator"))
         yield build_consented_bundle(directory / "bundle", PERSONAS, directory / "operator")

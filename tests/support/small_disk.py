@@ -15,7 +15,7 @@ class SmallDisk:
         self.path = path
 
     def grow(self, kib: int) -> None:
-        """Give it so much room in all."""
+        """Return it so much room in all."""
         subprocess.run(["mount", "-o", f"remount,size={kib}k", str(self.path)], check=True, capture_output=True)
 
     def fill(self, leave_kib: int) -> None:
@@ -29,7 +29,7 @@ class SmallDisk:
                 file.truncate(max(0, file.tell() - leave_kib * 1024))
 
     def free(self) -> None:
-        """Give back what `fill` used."""
+        """Return back what `fill` used."""
         (self.path / "ballast").unlink()
 
 

@@ -32,7 +32,7 @@ def build_tiny_pairs(folder: Path, persona: str = "eileen", drivers: int = 20) -
 
 
 def sign_photo(photo: Path, persona: str, trust: Path, uses: tuple[str, ...] = ("train", "live", "record")) -> Path:
-    """Sign a record that lets a photo become a persona; gives its path."""
+    """Sign a record that lets a photo become a persona; returns its path."""
     now = datetime.now(UTC).replace(microsecond=0)
     consent = Consent(
         persona=persona,

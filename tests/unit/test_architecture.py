@@ -1,4 +1,4 @@
-"""The house stays as drawn: packages know only those below them, heavy libraries live in their own rooms."""
+"""The layout stays as drawn: packages know only those below them, heavy libraries live in their own rooms."""
 
 import ast
 from collections.abc import Iterator

@@ -16,7 +16,7 @@ from understudy.media.guard import MediaError, MediaLimits
 
 
 def corner_picture(height: int = 64, width: int = 96) -> Image:
-    """Give a gray picture whose top left quarter is red (BGR)."""
+    """Return a gray picture whose top left quarter is red (BGR)."""
     image = np.full((height, width, 3), 128, np.uint8)
     image[: height // 2, : width // 2] = (0, 0, 255)
     return image

@@ -21,21 +21,21 @@ def settled(folder: Path, text: str) -> Disclosure:
     return read_disclosure(folder)
 
 
-def kinds(paints: tuple[Paint, ...]) -> list[type]:
+def kinds(overlays: tuple[Paint, ...]) -> list[type]:
     """Name what paints."""
-    return [type(paint) for paint in paints]
+    return [type(paint) for paint in overlays]
 
 
 def test_everything_is_on_without_a_file(tmp_path: Path) -> None:
     disclosure = read_disclosure(tmp_path / "nothing here")
     assert disclosure == Disclosure()
     assert disclosure.is_signed
-    assert kinds(disclosure.paints("ab" * 32)) == [Watermark, Label]
+    assert kinds(disclosure.overlays("ab" * 32)) == [Watermark, Label]
 
 
 def test_the_payload_names_the_bundle() -> None:
     frame = np.full((480, 640, 3), 120, np.uint8)
-    for paint in Disclosure().paints("ab" * 32):
+    for paint in Disclosure().overlays("ab" * 32):
         frame = paint(frame)
     found = detect([frame])
     assert found.is_found and found.payload == payload_of("ab" * 32)
@@ -51,7 +51,7 @@ def test_a_mark_is_turned_off_with_a_reason_and_not_without(tmp_path: Path, text
     with pytest.raises(DisclosureError, match="'reason' in writing"):
         settled(tmp_path, text + 'reason = "  x  "\n')
     disclosure = settled(tmp_path, text + REASON)
-    assert kinds(disclosure.paints("ab" * 32)) == left
+    assert kinds(disclosure.overlays("ab" * 32)) == left
     assert disclosure.is_signed and disclosure.reason.endswith("2026-17.")
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from tests.support.real_faces import astronaut, astronaut_face
 from tests.unit.test_faceset import make_face
+from training.data.cluster_people import gather, join_seams
 from training.data.face_sheets import pose_histogram
 from training.data.find_faces import box_overlap, sharpness
-from training.data.identities import gather, join_seams
 from training.extract import parse_options
 from understudy.faceset.entry import FaceEntry
 from understudy.faceset.faceset import Faceset, FacesetInfo

@@ -39,8 +39,8 @@ def clock():
     return Clock()
 
 
-def gate_at(clock, cover=CoverStyle.BLUR, paints=()):
-    return Gate(GatePolicy(cover=cover), paints, clock)
+def gate_at(clock, cover=CoverStyle.BLUR, overlays=()):
+    return Gate(GatePolicy(cover=cover), overlays, clock)
 
 
 def test_complete_result_is_shown_as_a_copy_of_our_own(clock):
@@ -129,7 +129,7 @@ def test_hold_cover_freezes_the_last_picture_then_shows_the_slate(clock):
 
 
 def test_pass_through_is_the_camera_only_after_the_viewer_chose_it(clock):
-    gate, frame = gate_at(clock, paints=[lambda image: 255 - image]), frame_of(0)
+    gate, frame = gate_at(clock, overlays=[lambda image: 255 - image]), frame_of(0)
     gate.set_swapping(False)
     shown = gate.show(frame, None)
     assert shown.state is ShownState.OFF and shown.image is frame.image and frame.image.flags.writeable
@@ -148,7 +148,7 @@ def test_picture_from_before_a_pass_through_is_not_held(clock):
 def test_block_covers_good_results_and_says_why(clock):
     gate, frame = gate_at(clock, CoverStyle.SLATE), frame_of(0)
     gate.block("The consent has expired.")
-    assert not gate.wants_results()
+    assert not gate.should_infer()
     shown = gate.show(frame, good(frame))
     assert shown.state is ShownState.COVERED and shown.note == "The consent has expired."
     gate.unblock()
@@ -172,7 +172,7 @@ def test_paints_reach_swaps_and_covers_once(clock):
 
 @pytest.mark.parametrize("paint", [lambda image: image[::2], lambda image: 1 / 0, lambda image: None])
 def test_failing_paint_lets_nothing_but_a_slate_out(clock, paint):
-    gate, frame = gate_at(clock, paints=[paint]), frame_of(0)
+    gate, frame = gate_at(clock, overlays=[paint]), frame_of(0)
     shown = gate.show(frame, good(frame))
     assert shown.state is ShownState.COVERED and shown.image.std() < 40
     assert gate.counts()[1]["LiveframeError"] >= 1 and gate.breaker.open_for_s() == 0
@@ -269,9 +269,9 @@ def test_gate_asks_no_model_while_the_breaker_is_open(clock):
     gate = gate_at(clock)
     for _ in range(5):
         gate.fail(ModelError("x"))
-    assert not gate.wants_results()
+    assert not gate.should_infer()
     clock.now_s += 2.0
-    assert gate.wants_results()
+    assert gate.should_infer()
 
 
 def test_verified_copy_names_what_was_expected():

@@ -5,10 +5,10 @@ from tests.support.real_faces import astronaut, astronaut_face
 from understudy.vision.align import align, mean_mesh
 from understudy.vision.mesh import INNER_MOUTH, LEFT_EYE
 from understudy.vision.reenact import (
-    Still,
+    ReferenceFace,
+    attention_map,
     caricature,
     composite,
-    detail_map,
     face_mask,
     main_triangles,
     reenact,
@@ -69,13 +69,13 @@ def test_triangles_turned_away_are_culled():
 
 def test_reenacting_a_face_onto_itself_gives_that_face():
     crop, mesh = aligned()
-    out, mask = reenact(Still(crop, mesh), crop, mesh)
+    out, mask = reenact(ReferenceFace(crop, mesh), crop, mesh)
     assert np.abs(out.astype(int) - crop)[mask > 128].mean() < 3
 
 
 def test_driver_keeps_inner_mouth_eyes_and_background():
     crop, mesh = aligned()
-    grey = Still(np.full_like(crop, 90), mesh)
+    grey = ReferenceFace(np.full_like(crop, 90), mesh)
     out, mask = reenact(grey, crop, mesh)
     assert np.array_equal(out[mask == 0], crop[mask == 0])
     x, y = mesh[list(LEFT_EYE), :2].mean(0).astype(int)
@@ -87,19 +87,19 @@ def test_driver_keeps_inner_mouth_eyes_and_background():
 def test_light_of_the_driver_is_moved_to_the_still():
     crop, mesh = aligned()
     dark = (crop * 0.4).astype(np.uint8)
-    out, mask = reenact(Still(crop, mesh), dark, mesh)
+    out, mask = reenact(ReferenceFace(crop, mesh), dark, mesh)
     inside = mask > 200
     assert abs(out[inside].mean() - dark[inside].mean()) < 0.25 * abs(crop[inside].mean() - dark[inside].mean())
 
 
 def test_masks_are_soft_inside_the_oval_and_zero_at_the_border():
     mesh = mean_mesh() * np.float32(128)
-    mask, detail = face_mask(mesh, 128), detail_map(mesh, 128)
+    mask, attention = face_mask(mesh, 128), attention_map(mesh, 128)
     assert mask[64, 64] == 255 and 0 < (mask > 0).mean() < 0.7
     assert len(np.unique(mask)) > 10
     assert not mask[0].any() and not mask[:, 0].any()
     x, y = mesh[list(LEFT_EYE), :2].mean(0).astype(int)
-    assert detail[y, x] > 200 and detail[10, 64] == 0
+    assert attention[y, x] > 200 and attention[10, 64] == 0
 
 
 def test_composite_of_too_few_is_refused_as_it_would_resemble_them():
@@ -117,8 +117,8 @@ def test_composite_of_one_face_is_that_face():
 
 def test_caricature_doubles_the_difference_from_the_average():
     crop, mesh = aligned(128)
-    average = Still(np.full_like(crop, 100), mesh)
-    still = Still(np.full_like(crop, 110), mesh)
+    average = ReferenceFace(np.full_like(crop, 100), mesh)
+    still = ReferenceFace(np.full_like(crop, 110), mesh)
     exaggerated = caricature(still, average, 2.0)
     assert abs(int(exaggerated.image[64, 64, 0]) - 120) <= 1
     assert np.array_equal(caricature(still, average, 1.0).image, still.image)

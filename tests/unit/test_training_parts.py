@@ -128,9 +128,9 @@ def test_pairs_of_other_drivers_are_not_mixed(tmp_path):
 
 def test_persona_counts_only_when_all_its_targets_are_written(tmp_path):
     pairs = PairedFaceset.create(tmp_path, [("a.jpg", 0), ("b.jpg", 0)])
-    from understudy.vision.reenact import Still
+    from understudy.vision.reenact import ReferenceFace
 
-    still = Still(np.zeros((8, 8, 3), np.uint8), np.zeros((468, 3), np.float32))
+    still = ReferenceFace(np.zeros((8, 8, 3), np.uint8), np.zeros((468, 3), np.float32))
     pairs.add_persona("ada", [still], {"kind": "composite"})
     pairs.mark_done("ada", 1)
     assert pairs.personas == []

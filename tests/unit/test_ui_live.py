@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 from benchmarks.harness.tiny_bundle import build_tiny_bundle
 from benchmarks.harness.waiting import wait_until
 from liveframe.cover import CoverStyle
-from ui.session import shared as house
+from ui.session import shared
 from ui.session.settings import app_settings
 from ui.session.viewer import Choices, Viewer
 from understudy.swap.swapper import SwapSettings
@@ -40,16 +40,16 @@ def page(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AppTest]:
 
 def forget_everything() -> None:
     """Let the next page read the environment anew and find every seat free."""
-    if house.seats.cache_info().currsize:
-        for viewer in list(house.seats().viewers()):
-            house.seats().leave(viewer)
-    for cached in (app_settings, house.seats):
+    if shared.viewer_registry.cache_info().currsize:
+        for viewer in list(shared.viewer_registry().viewers()):
+            shared.viewer_registry().leave(viewer)
+    for cached in (app_settings, shared.viewer_registry):
         cached.cache_clear()
     st.cache_resource.clear()
 
 
-def seated() -> Viewer:
-    (viewer,) = house.seats().viewers()
+def admitted() -> Viewer:
+    (viewer,) = shared.viewer_registry().viewers()
     return viewer
 
 
@@ -57,8 +57,8 @@ def test_page_opens_with_the_first_persona_chosen_and_swapping_on(page: AppTest)
     page.run()
     assert not page.exception
     assert [button.label for button in page.button if str(button.key).startswith("persona-")] == ["Ada", "Ben"]
-    assert seated().choices.swap.persona == "ada"
-    assert seated().choices.is_swapping
+    assert admitted().choices.swap.persona == "ada"
+    assert admitted().choices.is_swapping
 
 
 def test_what_modules_made_is_not_looked_through_after_every_rerun(page: AppTest) -> None:
@@ -69,30 +69,30 @@ def test_what_modules_made_is_not_looked_through_after_every_rerun(page: AppTest
 def test_click_on_a_thumbnail_chooses_that_persona(page: AppTest) -> None:
     page.run()
     page.button(key="persona-ben").click().run()
-    assert seated().choices.swap.persona == "ben"
+    assert admitted().choices.swap.persona == "ben"
 
 
 def test_controls_reach_the_viewer_without_a_restart(page: AppTest) -> None:
     page.run()
-    before = seated()
+    before = admitted()
     page.slider(key="strength").set_value(0.4)
     page.toggle(key="is_mirrored").set_value(False)
     page.run()
-    assert seated() is before
-    assert seated().choices.swap.strength == 0.4
-    assert not seated().choices.is_mirrored
+    assert admitted() is before
+    assert admitted().choices.swap.strength == 0.4
+    assert not admitted().choices.is_mirrored
 
 
 def test_cover_is_chosen_by_name(page: AppTest) -> None:
     page.run()
     page.button_group(key="cover").set_value(CoverStyle.SLATE).run()
-    assert seated().choices.cover is CoverStyle.SLATE
+    assert admitted().choices.cover is CoverStyle.SLATE
 
 
 def test_own_camera_is_an_explicit_choice(page: AppTest) -> None:
     page.run()
     page.toggle(key="is_off").set_value(True).run()
-    assert not seated().choices.is_swapping
+    assert not admitted().choices.is_swapping
 
 
 def test_relay_in_use_and_its_reason_are_told(page: AppTest) -> None:
@@ -101,7 +101,7 @@ def test_relay_in_use_and_its_reason_are_told(page: AppTest) -> None:
 
 
 def test_second_viewer_of_a_full_house_is_refused_politely(page: AppTest) -> None:
-    house.seats().admit(house.house().model, Choices(SwapSettings("ada")))
+    shared.viewer_registry().admit(shared.served_model().model, Choices(SwapSettings("ada")))
     page.run()
     assert "All 1 places are taken" in page.warning[0].value
     assert not page.exception

@@ -48,24 +48,24 @@ def augment(
     Args:
         rng: the source of chance.
         driver: uint8 [CANVAS_PX, CANVAS_PX, 3], BGR.
-        maps: uint8 [CANVAS_PX, CANVAS_PX, 2]: mask, detail.
+        maps: uint8 [CANVAS_PX, CANVAS_PX, 2]: mask, attention.
         targets: each uint8 [CANVAS_PX, CANVAS_PX, 3], BGR.
         how: how far.
         strange: another driver, whose skin may come in front as a hand would.
 
     Returns:
         The input, uint8 [CROP_PX, CROP_PX, 3], and each target, uint8 [CROP_PX, CROP_PX, 5]:
-        BGR, mask, detail.
+        BGR, mask, attention.
     """
     matrix, flip = _similarity(rng, how), rng.random() < how.flip
     light = _light(rng, how.light) if rng.random() < how.colour else None
     face = _apply(driver, matrix, flip, light, cv2.BORDER_REFLECT_101)
-    mask, detail = cv2.split(_apply(maps, matrix, flip, None, cv2.BORDER_CONSTANT))
+    mask, attention = cv2.split(_apply(maps, matrix, flip, None, cv2.BORDER_CONSTANT))
     if rng.random() < how.occluders:
         face, hidden = occlude(rng, face, mask, strange)
         mask = cv2.subtract(mask, hidden)
     wanted = [
-        np.dstack([_apply(target, matrix, flip, light, cv2.BORDER_REFLECT_101), mask, detail]) for target in targets
+        np.dstack([_apply(target, matrix, flip, light, cv2.BORDER_REFLECT_101), mask, attention]) for target in targets
     ]
     if rng.random() < how.faults:
         face = camera_faults(rng, face)
@@ -73,7 +73,7 @@ def augment(
 
 
 def plain(driver: Picture, maps: Picture, targets: list[Picture]) -> tuple[Picture, list[Picture]]:
-    """Give a pair as it is, without the margin: for validation and previews. Shapes as `augment`."""
+    """Return a pair as it is, without the margin: for validation and previews. Shapes as `augment`."""
     inner = slice((CANVAS_PX - CROP_PX) // 2, (CANVAS_PX + CROP_PX) // 2)
     face = np.ascontiguousarray(driver[inner, inner])
     return face, [np.dstack([target[inner, inner], maps[inner, inner]]) for target in targets]
@@ -97,7 +97,7 @@ def _similarity(rng: Generator, how: Augmentation) -> NDArray[np.float64]:
 
 
 def _light(rng: Generator, reach: float) -> Picture:
-    """Give a lookup table, uint8 [1, 256, 3]: gamma and a gain per channel."""
+    """Return a lookup table, uint8 [1, 256, 3]: gamma and a gain per channel."""
     ramp = np.linspace(0, 1, 256, dtype=np.float32)[:, None]
     gain = rng.uniform(1 - 0.25 * reach, 1 + 0.15 * reach) * rng.uniform(1 - 0.08 * reach, 1 + 0.08 * reach, 3)
     table = ramp ** rng.uniform(0.75**reach, 1.35**reach) * gain.astype(np.float32)
@@ -201,7 +201,7 @@ def _slab(rng: Generator, shape: Picture, at: tuple[int, int]) -> None:
 
 
 def _skin(rng: Generator, strange: Picture, size: int) -> Picture:
-    """Give a cheek of somebody else, enlarged: what a hand's skin looks like."""
+    """Return a cheek of somebody else, enlarged: what a hand's skin looks like."""
     height, width = strange.shape[:2]
     y, x = int(height * rng.uniform(0.45, 0.6)), int(width * rng.choice([0.28, 0.6]))
     patch = strange[y : y + height // 9, x : x + width // 9]
@@ -211,7 +211,7 @@ def _skin(rng: Generator, strange: Picture, size: int) -> Picture:
 
 
 def _stuff(rng: Generator, strange: Picture, size: int, *, dark: bool) -> Picture:
-    """Give some texture: a piece of another picture, or noise, tinted."""
+    """Return some texture: a piece of another picture, or noise, tinted."""
     if not dark and rng.random() < 0.5:
         y, x = rng.integers(0, strange.shape[0] // 2, 2)
         patch = strange[y : y + strange.shape[0] // 3, x : x + strange.shape[1] // 3]

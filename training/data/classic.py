@@ -22,7 +22,7 @@ from understudy.consent.check import check, read_record
 from understudy.consent.same_person import check_faceset
 from understudy.consent.trust_store import TrustStore
 from understudy.faceset.faceset import Faceset
-from understudy.vision.reenact import Still, detail_map, face_mask
+from understudy.vision.reenact import ReferenceFace, attention_map, face_mask
 
 Picture = NDArray[np.uint8]
 
@@ -57,11 +57,11 @@ class Facesets:
         return sum(len(faceset) for faceset in self.by_name.values())
 
     def recipe(self, name: str) -> dict[str, Any]:
-        """Give how a persona is made."""
+        """Return how a persona is made."""
         return {"kind": "faceset", "title": name.title(), "files": source_digests(self.by_name[name])}
 
     def faces(self, name: str) -> list[tuple[Picture, Picture]]:
-        """Give a persona's faces, uint8 [CROP_PX, CROP_PX, 3], and maps, uint8 [CROP_PX, CROP_PX, 2]."""
+        """Return a persona's faces, uint8 [CROP_PX, CROP_PX, 3], and maps, uint8 [CROP_PX, CROP_PX, 2]."""
         return [_face(self.by_name[name], entry) for entry in self.by_name[name]]
 
     def check_consent(self, name: str, trust: Path) -> None:
@@ -79,23 +79,23 @@ class Facesets:
         """Where a persona's consent record lies."""
         return self.by_name[name].root / "consent.json"
 
-    def still(self, name: str) -> Still:
-        """Give a persona's look: its sharpest nearly frontal face."""
+    def still(self, name: str) -> ReferenceFace:
+        """Return a persona's look: its sharpest nearly frontal face."""
         return best_stills(self.by_name[name], 1)[0]
 
     def digest(self) -> str:
-        """Give the SHA-256 of the facesets' hashes."""
+        """Return the SHA-256 of the facesets' hashes."""
         parts = [f"{name}={faceset.hash()}" for name, faceset in sorted(self.by_name.items())]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def source_digests(faceset: Faceset) -> list[str]:
-    """Give the SHA-256 of the files that a faceset's faces come from."""
+    """Return the SHA-256 of the files that a faceset's faces come from."""
     return sorted(source.sha256 for source in faceset.sources.values())
 
 
-def best_stills(faceset: Faceset, count: int) -> list[Still]:
-    """Give a person's best looks: the sharpest frontal face first, then those least like the ones before.
+def best_stills(faceset: Faceset, count: int) -> list[ReferenceFace]:
+    """Return a person's best looks: the sharpest frontal face first, then those least like the ones before.
 
     Args:
         faceset: of one person.
@@ -110,11 +110,11 @@ def best_stills(faceset: Faceset, count: int) -> list[Still]:
         nearest = np.minimum(nearest, np.linalg.norm(shapes - shapes[chosen[-1]], axis=1))
         chosen.append(int(nearest.argmax()))
     scale = np.float32(CROP_PX / faceset.info.size)
-    return [Still(resized(faceset.crop(sharp[i]), CROP_PX), sharp[i].mesh * scale) for i in chosen]
+    return [ReferenceFace(resized(faceset.crop(sharp[i]), CROP_PX), sharp[i].mesh * scale) for i in chosen]
 
 
 def unpaired(pairs: PairedFaceset, name: str) -> list[tuple[Picture, Picture]]:
-    """Give a persona's pictures of a paired faceset as if nobody knew which driver each belongs to.
+    """Return a persona's pictures of a paired faceset as if nobody knew which driver each belongs to.
 
     Args:
         pairs: the paired faceset.
@@ -148,7 +148,7 @@ class ClassicBatches:
         return self._stack(made)
 
     def validation_batch(self, rows: NDArray[np.int64]) -> tuple[dict[str, NDArray[np.float32]], dict[str, Picture]]:
-        """Give rows without warp or turn, as `batch`."""
+        """Return rows without warp or turn, as `batch`."""
         return self._stack(
             {name: [(faces[i][0], np.dstack(faces[i])) for i in rows] for name, faces in self._faces.items()}
         )
@@ -163,9 +163,9 @@ class ClassicBatches:
 
 
 def _face(faceset: Faceset, entry: Any) -> tuple[Picture, Picture]:
-    """Give a face, uint8 [CROP_PX, CROP_PX, 3], and its maps, uint8 [CROP_PX, CROP_PX, 2]: mask, detail."""
+    """Return a face, uint8 [CROP_PX, CROP_PX, 3], and its maps, uint8 [CROP_PX, CROP_PX, 2]: mask, attention."""
     mesh = entry.mesh * np.float32(CROP_PX / faceset.info.size)
-    return resized(faceset.crop(entry), CROP_PX), np.dstack([face_mask(mesh, CROP_PX), detail_map(mesh, CROP_PX)])
+    return resized(faceset.crop(entry), CROP_PX), np.dstack([face_mask(mesh, CROP_PX), attention_map(mesh, CROP_PX)])
 
 
 def _warped(rng: Generator, face: Picture, maps: Picture) -> tuple[Picture, Picture]:

@@ -124,7 +124,7 @@ class FaceFinder:
         return self._mesh.refine(image, detected)
 
     def _check(self, image: Image, face: Face, rank: int) -> tuple[str, AlignedFace | None]:
-        """Give the reason to drop a face, cheapest check first, or its crop."""
+        """Return the reason to drop a face, cheapest check first, or its crop."""
         options = self._options
         assert face.mesh is not None
         if options.max_faces and rank >= options.max_faces:
@@ -179,14 +179,14 @@ def sharpness(crop: Image) -> float:
 
 
 def encode_crop(crop: Image, extension: str) -> bytes:
-    """Give the bytes of a crop's file."""
+    """Return the bytes of a crop's file."""
     best = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     _, content = cv2.imencode(extension, crop, best if extension == ".jpg" else [cv2.IMWRITE_PNG_COMPRESSION, 3])
     return content.tobytes()
 
 
 def box_overlap(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
-    """Give intersection over union of two boxes (xyxy), 0 to 1."""
+    """Return intersection over union of two boxes (xyxy), 0 to 1."""
     sides = np.minimum(first[2:], second[2:]) - np.maximum(first[:2], second[:2])
     inside = float(np.prod(np.maximum(sides, 0)))
     union = float(np.prod(first[2:] - first[:2]) + np.prod(second[2:] - second[:2])) - inside

@@ -49,7 +49,7 @@ def _meshes(folder: Path, limit: int) -> list[Points]:
 
 
 def procrustes_mean(meshes: list[Points], rounds: int = 5) -> Points:
-    """Give the generalised Procrustes mean (Gower 1975): float32 [468, 3], at the size of the first mesh."""
+    """Return the generalised Procrustes mean (Gower 1975): float32 [468, 3], at the size of the first mesh."""
     mean = meshes[0]
     for _ in range(rounds):
         mean = np.mean([transform(m, similarity(m[:, :2], mean[:, :2])) for m in meshes], axis=0).astype(np.float32)
@@ -57,7 +57,7 @@ def procrustes_mean(meshes: list[Points], rounds: int = 5) -> Points:
 
 
 def symmetric(mesh: Points) -> Points:
-    """Give the mean of a mesh and its mirror image, upright; float32 [468, 3]."""
+    """Return the mean of a mesh and its mirror image, upright; float32 [468, 3]."""
     oval = mesh[list(FACE_OVAL), :2]
     top, chin = oval[0], oval[len(oval) // 2]
     angle = np.arctan2(chin[0] - top[0], chin[1] - top[1])

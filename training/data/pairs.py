@@ -24,7 +24,7 @@ from understudy.consent.check import check, read_record
 from understudy.consent.trust_store import TrustStore
 from understudy.vision.align import ALIGNMENT_VERSION, crop_matrix
 from understudy.vision.face import Matrix, Points
-from understudy.vision.reenact import Still
+from understudy.vision.reenact import ReferenceFace
 
 # The crop proper is 256 px; the canvas around it leaves room to turn, shift and shrink it.
 CROP_PX = 256
@@ -101,7 +101,7 @@ class PairedFaceset:
         self.index = replace(self.index, done={**self.index.done, name: rows})
         write_json(self.root / "pairs.json", asdict(self.index))
 
-    def add_persona(self, name: str, stills: list[Still], recipe: dict[str, Any]) -> None:
+    def add_persona(self, name: str, stills: list[ReferenceFace], recipe: dict[str, Any]) -> None:
         """Record a persona's looks, the one to show first, and how they were made."""
         for i, still in enumerate(stills):
             stem = self.root / "stills" / (f"{name}.{i}" if i else name)
@@ -110,22 +110,22 @@ class PairedFaceset:
         self.index = replace(self.index, personas={**self.index.personas, name: recipe})
         write_json(self.root / "pairs.json", asdict(self.index))
 
-    def still(self, name: str) -> Still:
-        """Give the look that a persona is shown by."""
+    def still(self, name: str) -> ReferenceFace:
+        """Return the look that a persona is shown by."""
         return self.stills(name)[0]
 
-    def stills(self, name: str) -> list[Still]:
-        """Give all of a persona's looks.
+    def stills(self, name: str) -> list[ReferenceFace]:
+        """Return all of a persona's looks.
 
         Raises:
             PairsError: there is no such persona.
         """
-        found: list[Still] = []
+        found: list[ReferenceFace] = []
         while True:
             stem = self.root / "stills" / (f"{name}.{len(found)}" if found else name)
             if not Path(f"{stem}.npy").is_file():
                 break
-            found.append(Still(cv2.imread(f"{stem}.png"), np.load(f"{stem}.npy")))  # type: ignore[arg-type]
+            found.append(ReferenceFace(cv2.imread(f"{stem}.png"), np.load(f"{stem}.npy")))  # type: ignore[arg-type]
         if not found:
             raise PairsError(f"{self.root} has no persona {name!r}. It has: {', '.join(self.personas) or 'none'}.")
         return found
@@ -136,7 +136,7 @@ class PairedFaceset:
         return self.index.count
 
     def recipe(self, name: str) -> dict[str, Any]:
-        """Give how a persona was made."""
+        """Return how a persona was made."""
         return self.index.personas[name]
 
     def consent_path(self, name: str) -> Path:
@@ -163,12 +163,12 @@ class PairedFaceset:
         return [name for name in self.index.personas if self.index.done.get(name) == self.index.count]
 
     def digest(self) -> str:
-        """Give the SHA-256 of what the pairs were made from."""
+        """Return the SHA-256 of what the pairs were made from."""
         return hashlib.sha256(json.dumps(asdict(self.index), sort_keys=True).encode()).hexdigest()
 
 
 def canvas_matrix(mesh: Points) -> Matrix:
-    """Give the matrix frame -> canvas: the 256 px crop with its margin, float32 [2, 3]."""
+    """Return the matrix frame -> canvas: the 256 px crop with its margin, float32 [2, 3]."""
     matrix = crop_matrix(mesh, CROP_PX)
     matrix[:, 2] += MARGIN_PX
     return matrix

@@ -55,7 +55,7 @@ class ReadPlan:
         self.frames = sum(-(-max(info.frames, 1) // every) for _, info in self.files)
 
     def chunks(self, known: Mapping[str, Source]) -> Generator[Chunk, None, None]:
-        """Give the work that is left.
+        """Return the work that is left.
 
         Args:
             known: sources by id, with what is done of them.
@@ -95,6 +95,6 @@ class ReadPlan:
 
 
 def file_digest(path: Path) -> str:
-    """Give a file's SHA-256, hex."""
+    """Return a file's SHA-256, hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

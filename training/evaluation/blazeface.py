@@ -64,6 +64,6 @@ class BlazeFace:
 
 
 def _centres(cells: int, count: int) -> NDArray[np.float32]:
-    """Give the anchors of one feature map, row by row: float32 [cells * cells * count, 2], x and y, 0 to 1."""
+    """Return the anchors of one feature map, row by row: float32 [cells * cells * count, 2], x and y, 0 to 1."""
     y, x = np.mgrid[0:cells, 0:cells].astype(np.float32)
     return np.repeat(np.stack([x.ravel(), y.ravel()], axis=1) + 0.5, count, axis=0) / np.float32(cells)

@@ -82,13 +82,13 @@ class ClipReport:
     series: Mapping[str, Sequence[float]] = field(default_factory=dict[str, Sequence[float]], repr=False, compare=False)
 
     def figures(self) -> dict[str, str | int | float | None]:
-        """Give everything but the series, in order, rounded; None where nothing could be measured."""
+        """Return everything but the series, in order, rounded; None where nothing could be measured."""
         values = asdict(self)
         del values["series"]
         return {key: _tidy(value) for key, value in values.items()}
 
     def to_json(self) -> str:
-        """Give the figures as one line of strict JSON."""
+        """Return the figures as one line of strict JSON."""
         return json.dumps(self.figures(), allow_nan=False)
 
 
@@ -103,12 +103,12 @@ def _tidy(value: str | float) -> str | int | float | None:
 
 
 def median(values: Sequence[float]) -> float:
-    """Give the median of what was measured; NaN where nothing was."""
+    """Return the median of what was measured; NaN where nothing was."""
     known = [value for value in values if not np.isnan(value)]
     return float(np.median(known)) if known else float("nan")
 
 
 def mean(values: Sequence[float]) -> float:
-    """Give the mean of what was measured; NaN where nothing was."""
+    """Return the mean of what was measured; NaN where nothing was."""
     known = [value for value in values if not np.isnan(value)]
     return float(np.mean(known)) if known else float("nan")

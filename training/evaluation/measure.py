@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from training.evaluation import metrics
 from training.evaluation.clip_report import ClipReport, mean, median
 from training.evaluation.metrics import IBUG68, MESH
-from training.evaluation.observer import Image, Judge, Look
+from training.evaluation.observer import Image, Observation, Observer
 from understudy.vision.align import crop_matrix, transform
 from understudy.vision.embedding import Embedding
 from understudy.vision.face import Points
@@ -31,13 +31,13 @@ class SourceFrame:
 
     Attributes:
         region: float32 [468, 3], px: where they looked for the main face, or None where there is none.
-        look: what they saw there.
+        observation: what they saw there.
         boxes: float32 [N, 4], xyxy, px: every face, by the independent detector.
         embeddings: of the main face, by embedder; empty on frames that are not looked at closely.
     """
 
     region: Points | None
-    look: Look | None
+    observation: Observation | None
     boxes: NDArray[np.float32]
     embeddings: Mapping[str, Embedding]
 
@@ -70,12 +70,12 @@ class Gallery:
     embeddings: Mapping[str, tuple[Embedding | None, ...]]
 
 
-def watch(clip: Path, judge: Judge, images: Iterable[Image], every: int) -> Driver:
+def watch(clip: Path, observer: Observer, images: Iterable[Image], every: int) -> Driver:
     """Watch a driver's clip: follow its main face, and look closely at every n-th frame.
 
     Args:
         clip: what to call it.
-        judge: who looks.
+        observer: who looks.
         images: its frames, uint8 [H, W, 3], BGR.
         every: on which frames identity, gaze, the second opinion and the seam are measured.
     """
@@ -84,15 +84,15 @@ def watch(clip: Path, judge: Judge, images: Iterable[Image], every: int) -> Driv
     for index, image in enumerate(images):
         is_close = index % every == 0
         region = previous
-        look = judge.look(image, region, is_close) if region is not None else None
-        if look is None:
-            face = judge.find(image)
+        observation = observer.observe(image, region, is_close) if region is not None else None
+        if observation is None:
+            face = observer.find(image)
             region = face.mesh if face else None
-            look = judge.look(image, region, is_close) if region is not None else None
-        has_embedding = is_close and look is not None and region is not None
-        embeddings = judge.embed(image, region) if has_embedding and region is not None else {}
-        frames.append(SourceFrame(region if look else None, look, judge.boxes(image), embeddings))
-        previous = look.mesh if look else None
+            observation = observer.observe(image, region, is_close) if region is not None else None
+        has_embedding = is_close and observation is not None and region is not None
+        embeddings = observer.embed(image, region) if has_embedding and region is not None else {}
+        frames.append(SourceFrame(region if observation else None, observation, observer.boxes(image), embeddings))
+        previous = observation.mesh if observation else None
     return Driver(clip, tuple(frames), _mean_identity(frames))
 
 
@@ -123,14 +123,14 @@ class SwapMeter:
 
     Args:
         driver: the watched clip.
-        judge: who looks, the same that watched.
+        observer: who looks, the same that watched.
         gallery: whom the swapped face is compared with.
         persona: the persona's name, one of the gallery's.
     """
 
-    def __init__(self, driver: Driver, judge: Judge, gallery: Gallery, persona: str) -> None:
+    def __init__(self, driver: Driver, observer: Observer, gallery: Gallery, persona: str) -> None:
         self._driver = driver
-        self._judge = judge
+        self._observer = observer
         self._gallery = gallery
         self._wanted = gallery.names.index(persona)
         self._tally = _Tally()
@@ -151,16 +151,20 @@ class SwapMeter:
         self._count(source, swapped, seen)
         points = np.full((2, len(MESH.rigid), 2), np.nan, np.float32)
         crops = None
-        if seen.region is not None and seen.look is not None and _is_swapped(source, swapped, seen.look.mesh):
-            look = self._judge.look(swapped, seen.region, bool(seen.embeddings))
-            values |= {"judged": float(look is not None)}
-            if look is not None:
-                points = np.stack([each.mesh[list(MESH.rigid), :2] for each in (seen.look, look)])
-                values |= _likeness(seen.look, look)
+        if (
+            seen.region is not None
+            and seen.observation is not None
+            and _is_swapped(source, swapped, seen.observation.mesh)
+        ):
+            observation = self._observer.observe(swapped, seen.region, bool(seen.embeddings))
+            values |= {"judged": float(observation is not None)}
+            if observation is not None:
+                points = np.stack([each.mesh[list(MESH.rigid), :2] for each in (seen.observation, observation)])
+                values |= _likeness(seen.observation, observation)
             if seen.embeddings:
                 values |= self._identity(swapped, seen) | _surroundings(source, swapped, seen)
-            crops = _aligned(source, swapped, seen.look.mesh)
-            values |= self._flicker(crops, seen.look.mesh)
+            crops = _aligned(source, swapped, seen.observation.mesh)
+            values |= self._flicker(crops, seen.observation.mesh)
         self._crops = crops
         self._tally.rigid.append((points[0], points[1]))
         self._note(values)
@@ -184,9 +188,9 @@ class SwapMeter:
     def _identity(self, swapped: Image, seen: SourceFrame) -> dict[str, float]:
         if seen.region is None:
             return {}
-        found = self._judge.embed(swapped, seen.region)
+        found = self._observer.embed(swapped, seen.region)
         values: dict[str, float] = {}
-        for embedder in self._judge.embedders:
+        for embedder in self._observer.embedders:
             mine = found[embedder.name]
             suffix = "" if embedder.name == "sface" else f"_{embedder.name}"
             rows = self._gallery.embeddings[embedder.name]
@@ -248,7 +252,7 @@ def _is_swapped(source: Image, swapped: Image, mesh: Points) -> bool:
     return metrics.changed_share(source, swapped, middle) >= _SWAPPED_SHARE
 
 
-def _likeness(source: Look, swapped: Look) -> dict[str, float]:
+def _likeness(source: Observation, swapped: Observation) -> dict[str, float]:
     """Compare pose, expression and gaze."""
     error = metrics.expression_error(source.mesh, swapped.mesh)
     values = {
@@ -271,9 +275,9 @@ def _likeness(source: Look, swapped: Look) -> dict[str, float]:
 
 def _surroundings(source: Image, swapped: Image, seen: SourceFrame) -> dict[str, float]:
     """Measure the main face's seam, and what lies outside all faces."""
-    if seen.look is None:
+    if seen.observation is None:
         return {}
-    mesh = seen.look.mesh
+    mesh = seen.observation.mesh
     face = metrics.face_hull(mesh, (source.shape[0], source.shape[1]), 1.4)
     region = metrics.changed_region(source, swapped, face)
     width = max(2.0, 0.08 * metrics.eye_distance(mesh))

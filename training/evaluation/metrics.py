@@ -64,7 +64,7 @@ IBUG68 = Landmarks(
 
 
 def fit_similarity(source: Points, target: Points) -> tuple[float, Array, Array]:
-    """Give scale, rotation and shift that bring source nearest to target (Umeyama 1991).
+    """Return scale, rotation and shift that bring source nearest to target (Umeyama 1991).
 
     Minimises sum |scale * rotation @ source_i + shift - target_i|^2 over proper rotations
     (Kabsch 1976 for the rotation: a mirrored face is never a solution).
@@ -88,7 +88,7 @@ def fit_similarity(source: Points, target: Points) -> tuple[float, Array, Array]
 
 
 def rotation_angle_deg(rotation: Array) -> float:
-    """Give the angle of a 3-D rotation about its axis, 0 to 180 degrees: arccos((trace - 1) / 2).
+    """Return the angle of a 3-D rotation about its axis, 0 to 180 degrees: arccos((trace - 1) / 2).
 
     Small angles come from the antisymmetric part, |R - R^T| = 2 sqrt(2) sin(angle), where
     arccos would lose half the digits.
@@ -98,7 +98,7 @@ def rotation_angle_deg(rotation: Array) -> float:
 
 
 def pose_error_deg(source: Points, swapped: Points) -> float:
-    """Give how far the head turned: the Kabsch rotation between the meshes' 14 rigid points.
+    """Return how far the head turned: the Kabsch rotation between the meshes' 14 rigid points.
 
     Args:
         source: float32 [468, 3], px.
@@ -112,7 +112,7 @@ def pose_error_deg(source: Points, swapped: Points) -> float:
 
 
 def eye_distance(points: Points, scheme: Landmarks = MESH) -> float:
-    """Give the distance of the outer eye corners in the picture plane, px."""
+    """Return the distance of the outer eye corners in the picture plane, px."""
     right, left = scheme.eye_corners
     return float(np.linalg.norm(points[right, :2] - points[left, :2]))
 
@@ -165,7 +165,7 @@ def _gap(points: Array, pairs: Sequence[tuple[int, int]]) -> float:
 
 
 def gaze_offset(iris: Points, outer: Points, inner: Points) -> Array:
-    """Give where the iris' centre lies in its eye, whatever the head's roll and distance.
+    """Return where the iris' centre lies in its eye, whatever the head's roll and distance.
 
     Args:
         iris: float32 [2], the iris' centre, px.
@@ -183,7 +183,7 @@ def gaze_offset(iris: Points, outer: Points, inner: Points) -> Array:
 
 
 def gaze_error_pct(source: Sequence[Array], swapped: Sequence[Array]) -> float:
-    """Give how far the irises moved in their eyes: mean over the eyes, in % of the eye's width.
+    """Return how far the irises moved in their eyes: mean over the eyes, in % of the eye's width.
 
     Args:
         source: `gaze_offset` of each eye.
@@ -193,7 +193,7 @@ def gaze_error_pct(source: Sequence[Array], swapped: Sequence[Array]) -> float:
 
 
 def jitter(points: NDArray[np.floating]) -> float:
-    """Give how much points shake: the root mean square of their second differences in time, px.
+    """Return how much points shake: the root mean square of their second differences in time, px.
 
     p[t-1] - 2 p[t] + p[t+1] is zero for any steady motion, so what is left is acceleration
     and noise. Frames without points are NaN; differences that touch them are left out.
@@ -210,7 +210,7 @@ def jitter(points: NDArray[np.floating]) -> float:
 
 
 def jitter_ratio(source: NDArray[np.floating], swapped: NDArray[np.floating]) -> float:
-    """Give the swapped face's jitter over the source's: 1 follows the head, more shakes, less lags.
+    """Return the swapped face's jitter over the source's: 1 follows the head, more shakes, less lags.
 
     Both are measured on the frames that both have.
 
@@ -228,7 +228,7 @@ def jitter_ratio(source: NDArray[np.floating], swapped: NDArray[np.floating]) ->
 
 
 def frame_change(before: NDArray[np.uint8], after: NDArray[np.uint8], mask: Mask) -> float:
-    """Give how much an aligned face changed from one frame to the next: mean |difference|, grey levels.
+    """Return how much an aligned face changed from one frame to the next: mean |difference|, grey levels.
 
     Flicker is the ratio of this on the swapped frames to this on the source's frames.
 
@@ -241,7 +241,7 @@ def frame_change(before: NDArray[np.uint8], after: NDArray[np.uint8], mask: Mask
 
 
 def outside_psnr_db(source: NDArray[np.uint8], swapped: NDArray[np.uint8], inside: Mask) -> float:
-    """Give how well a swap left the rest of the frame alone: 10 log10(255^2 / MSE) outside the faces.
+    """Return how well a swap left the rest of the frame alone: 10 log10(255^2 / MSE) outside the faces.
 
     Args:
         source: uint8 [H, W, 3], BGR.
@@ -278,7 +278,7 @@ def face_hull(mesh: Points, shape: tuple[int, int], grow: float = 1.0) -> Mask:
 
 
 def changed_share(source: NDArray[np.uint8], swapped: NDArray[np.uint8], mask: Mask, threshold: int = 3) -> float:
-    """Give which share of a face's pixels a swap repainted, 0 to 1: what was done, whatever the swapper says.
+    """Return which share of a face's pixels a swap repainted, 0 to 1: what was done, whatever the swapper says.
 
     Args:
         source: uint8 [H, W, 3], BGR.
@@ -295,7 +295,7 @@ def changed_share(source: NDArray[np.uint8], swapped: NDArray[np.uint8], mask: M
 
 
 def box_middle(box: NDArray[np.float32], shape: tuple[int, int]) -> Mask:
-    """Give the middle of a face's box: the ellipse of 60 % of its width and height; bool [H, W].
+    """Return the middle of a face's box: the ellipse of 60 % of its width and height; bool [H, W].
 
     Args:
         box: float32 [4], xyxy, px.
@@ -308,7 +308,7 @@ def box_middle(box: NDArray[np.float32], shape: tuple[int, int]) -> Mask:
 
 
 def changed_region(source: NDArray[np.uint8], swapped: NDArray[np.uint8], near: Mask, threshold: int = 4) -> Mask:
-    """Give what a swap repainted: pixels that differ, holes closed, the largest piece.
+    """Return what a swap repainted: pixels that differ, holes closed, the largest piece.
 
     Args:
         source: uint8 [H, W, 3], BGR.
@@ -331,7 +331,7 @@ def changed_region(source: NDArray[np.uint8], swapped: NDArray[np.uint8], near: 
 
 
 def seam_delta_e(image: NDArray[np.uint8], mask: Mask, width: float, sectors: int = 24) -> float:
-    """Give the colour step across a mask's edge: CIEDE2000 between the ring inside and outside.
+    """Return the colour step across a mask's edge: CIEDE2000 between the ring inside and outside.
 
     The edge is cut into sectors by angle about the mask's centre; in each, the mean Lab colours
     (CIE 1976, D65) of the two rings are compared by CIEDE2000 (Sharma et al. 2005). About 1 is
@@ -367,7 +367,7 @@ def seam_delta_e(image: NDArray[np.uint8], mask: Mask, width: float, sectors: in
 
 
 def _rings(mask: Mask, width: float) -> tuple[Mask, Mask]:
-    """Give the pixels within a width of the mask's edge, inside and outside: bool [H, W] each."""
+    """Return the pixels within a width of the mask's edge, inside and outside: bool [H, W] each."""
     inside = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
     outside = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5)
     if not mask.any():
@@ -376,11 +376,11 @@ def _rings(mask: Mask, width: float) -> tuple[Mask, Mask]:
 
 
 def cosine(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
-    """Give the cosine of two embeddings, -1 to 1; NaN where one of them is zero."""
+    """Return the cosine of two embeddings, -1 to 1; NaN where one of them is zero."""
     norm = float(np.linalg.norm(first) * np.linalg.norm(second))
     return float(np.dot(first, second)) / norm if norm else float("nan")
 
 
 def rank_of(similarities: Sequence[float], wanted: int) -> int:
-    """Give the place of one entry of a gallery, 1 is the most alike; equals count against it."""
+    """Return the place of one entry of a gallery, 1 is the most alike; equals count against it."""
     return 1 + sum(value >= similarities[wanted] for i, value in enumerate(similarities) if i != wanted)

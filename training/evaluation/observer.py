@@ -1,4 +1,4 @@
-"""The networks that judge a swap. None of them is used to train or to make one, but for the mesh.
+"""The networks that measure a swap. None of them is used to train or to make one, but for the mesh.
 
 The headline pose and expression use the dense mesh, as the published figures do; because the
 mesh also aligns our crops, dlib's 68 landmarks (trained on iBUG 300-W: evaluation only) give a
@@ -41,7 +41,7 @@ _FOCAL = 4.0 * _PATCH
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Observation:
     """What the judges see in one frame.
 
     Attributes:
@@ -57,7 +57,7 @@ class Look:
     gaze: tuple[Array, ...] = ()
 
 
-class Judge:
+class Observer:
     """Looks at source and swapped frames alike: every model gets the same region in both. Not thread-safe."""
 
     def __init__(self) -> None:
@@ -80,7 +80,7 @@ class Judge:
         """Find faces independently of the live path: float32 [N, 4], xyxy, px."""
         return self._blaze.detect(image)
 
-    def look(self, image: Image, region: Points, is_close: bool = False) -> Look | None:
+    def observe(self, image: Image, region: Points, is_close: bool = False) -> Observation | None:
         """Measure the face that lies where a mesh says; None where there is no face.
 
         Args:
@@ -93,9 +93,9 @@ class Judge:
         if presence < _MIN_PRESENCE:
             return None
         if not is_close:
-            return Look(mesh)
+            return Observation(mesh)
         points, turn = self._ibug.fit(image, region)
-        return Look(mesh, points, turn, self._iris.gaze(image, mesh, region))
+        return Observation(mesh, points, turn, self._iris.gaze(image, mesh, region))
 
     def embed(self, image: Image, region: Points) -> Mapping[str, Embedding]:
         """Embed a face with each embedder, aligned by the region's eyes, nose and mouth corners: name -> vector."""
@@ -105,7 +105,7 @@ class Judge:
 
 
 def five_landmarks(mesh: Points) -> Points:
-    """Give the five landmarks of a detected face from a mesh: float32 [5, 2], in `Face.landmarks`' order."""
+    """Return the five landmarks of a detected face from a mesh: float32 [5, 2], in `Face.landmarks`' order."""
     eyes = [mesh[list(corners), :2].mean(0) for corners in (RIGHT_EYE_CORNERS, LEFT_EYE_CORNERS)]
     return np.stack([*eyes, mesh[NOSE_TIP, :2], mesh[61, :2], mesh[291, :2]]).astype(np.float32)
 
@@ -123,7 +123,7 @@ class _Ibug68:
         self._square: Any = dlib.rectangle(*(round(float(v)) for v in (*(centre - half), *(centre + half))))
 
     def fit(self, image: Image, region: Points) -> tuple[Points, Array]:
-        """Give the points, float32 [68, 2], frame px, and the head's rotation, float64 [3, 3]."""
+        """Return the points, float32 [68, 2], frame px, and the head's rotation, float64 [3, 3]."""
         frame_to_patch = crop_matrix(region, _PATCH)
         patch_rgb = cv2.cvtColor(cv2.warpAffine(image, frame_to_patch, (_PATCH, _PATCH)), cv2.COLOR_BGR2RGB)
         parts = self._predictor(patch_rgb, self._square).parts()
@@ -156,7 +156,7 @@ class _Iris:
         self._iris = next(out["index"] for out in self._net.get_output_details() if out["shape"][-1] == 15)
 
     def gaze(self, image: Image, mesh: Points, region: Points) -> tuple[Array, ...]:
-        """Give `gaze_offset` of the right and the left eye, cut out where the region says."""
+        """Return `gaze_offset` of the right and the left eye, cut out where the region says."""
         outer_inner = (RIGHT_EYE_CORNERS, LEFT_EYE_CORNERS[::-1])
         return tuple(
             gaze_offset(self._centre(image, region[outer, :2], region[inner, :2]), mesh[outer, :2], mesh[inner, :2])
@@ -164,7 +164,7 @@ class _Iris:
         )
 
     def _centre(self, image: Image, outer: Points, inner: Points) -> Points:
-        """Give the iris' centre, float32 [2], px. The model knows left eyes: inner corner left in the crop."""
+        """Return the iris' centre, float32 [2], px. The model knows left eyes: inner corner left in the crop."""
         margin = (1 - 1 / _EYE_REGION) / 2 * _EYE_SIDE
         corners = np.float32([[margin, _EYE_SIDE / 2], [_EYE_SIDE - margin, _EYE_SIDE / 2]])
         is_mirrored = inner[0] > outer[0]

@@ -38,11 +38,11 @@ class Disclosed:
     """What an exported clip of a persona must carry.
 
     Attributes:
-        paints: watermark and label, for every swapped picture.
+        overlays: watermark and label, for every swapped picture.
         seal: signs the finished file, in place.
     """
 
-    paints: tuple[Paint, ...]
+    overlays: tuple[Paint, ...]
     seal: Callable[[Path], None]
 
     @classmethod
@@ -54,11 +54,11 @@ class Disclosed:
         """
         from understudy.provenance.c2pa import provenance_from
         from understudy.swap.swapper import SwapSettings
-        from understudy.swap.verified_swapper import Performer
+        from understudy.swap.verified_swapper import VerifiedSwapper
 
-        performer = Performer.engage(bundle.path, SwapSettings(persona=persona), "record", TrustStore(trust))
+        verified = VerifiedSwapper.open(bundle.path, SwapSettings(persona=persona), "record", TrustStore(trust))
         provenance = provenance_from({**os.environ, "UNDERSTUDY_HOME": str(trust)})
-        return cls(performer.paints(), performer.sealer(provenance))
+        return cls(verified.overlays(), verified.sealer(provenance))
 
 
 class SideBySide:
@@ -87,7 +87,7 @@ class SideBySide:
         """Take the next frame: uint8 [H, W, 3], BGR, both of one size."""
         import av
 
-        for paint in self._disclosed.paints:
+        for paint in self._disclosed.overlays:
             swapped = paint(swapped)
         pair = np.hstack([_captioned(s, c) for s, c in zip((source, swapped), self._captions, strict=True)])
         pair = np.ascontiguousarray(pair[: pair.shape[0] // 2 * 2, : pair.shape[1] // 2 * 2])

@@ -21,9 +21,9 @@ class BundlePyfunc(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         """Verify and open the bundle that lies in the version's artifacts."""
-        from understudy.any_bundle import open_any
+        from understudy.any_bundle import open_servable
 
-        self._bundle = open_any(context.artifacts["bundle"])
+        self._bundle = open_servable(context.artifacts["bundle"])
 
     # A plain np.ndarray hint is one of the few that MLflow does not take for a schema of its own.
     def predict(

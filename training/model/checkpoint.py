@@ -51,7 +51,7 @@ def save_checkpoint(folder: Path, step: int, arrays: list[NDArray[Any]]) -> Path
 
 
 def load_checkpoint(folder: Path) -> tuple[int, list[NDArray[Any]]] | None:
-    """Give the newest whole checkpoint as (step, arrays), or None where there is none."""
+    """Return the newest whole checkpoint as (step, arrays), or None where there is none."""
     for entry in _entries(folder):
         path = folder / str(entry["file"])
         if path.is_file() and _sha256(path) == entry["sha256"]:

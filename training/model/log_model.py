@@ -13,7 +13,7 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from understudy.any_bundle import AnyBundle, open_any
+from understudy.any_bundle import ServableBundle, open_servable
 from understudy.bundle.bundle import Bundle, BundleError
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def log_bundle(
     """
     import mlflow
 
-    bundle = open_any(bundle_dir)
+    bundle = open_servable(bundle_dir)
     is_nested = mlflow.active_run() is not None
     run = mlflow.active_run() or mlflow.start_run(run_name=f"register {registered_name}")
     try:
@@ -93,7 +93,7 @@ def log_bundle(
 
 
 def fetch_bundle(uri: str, cache: Path | None = None) -> Path:
-    """Give a registered bundle's directory, fetched once, verified at every call.
+    """Return a registered bundle's directory, fetched once, verified at every call.
 
     The version's code and environment files stay where they are: only the bundle's data is
     fetched, and its digest must be the one that was registered.
@@ -159,7 +159,7 @@ def find_version(uri: str, client: MlflowClient | None = None) -> ModelVersion:
         ) from error
 
 
-def _log_pyfunc(bundle: AnyBundle) -> str:
+def _log_pyfunc(bundle: ServableBundle) -> str:
     """Log a bundle's files to the active run; give the logged model's address."""
     import mlflow
     import numpy as np
@@ -189,7 +189,7 @@ def _log_pyfunc(bundle: AnyBundle) -> str:
     return str(info.model_uri)
 
 
-def _bundle_tags(bundle: AnyBundle) -> dict[str, str]:
+def _bundle_tags(bundle: ServableBundle) -> dict[str, str]:
     tags = {
         DIGEST_TAG: bundle.digest,
         "bundle_name": bundle.name,
@@ -223,6 +223,6 @@ def _download(version: ModelVersion, uri: str, digest: str, target: Path) -> Non
 
 
 def _check_digest(directory: Path, digest: str, uri: str) -> None:
-    found = open_any(directory).digest
+    found = open_servable(directory).digest
     if found != digest:
         raise BundleError(f"{uri} must be the bundle {digest[:12]}, but {directory} holds {found[:12]}. Refused.")

@@ -17,22 +17,22 @@ class LossWeights:
         dssim: structural dissimilarity, mean of two scales.
         edges: masked mean absolute error of horizontal and vertical differences: sharpness.
         mask: mean absolute error of the mask.
-        detail: how much more eyes and mouth count within l1 and edges (0: as the rest).
+        attention: how much more eyes and mouth count within l1 and edges (0: as the rest).
     """
 
     l1: float = 6.0
     dssim: float = 4.0
     edges: float = 4.0
     mask: float = 1.0
-    detail: float = 2.0
+    attention: float = 2.0
 
 
 def swap_loss(predicted: Any, target: Any, weights: LossWeights) -> Any:
-    """Give the loss of one persona's batch.
+    """Return the loss of one persona's batch.
 
     Args:
         predicted: float [N, S, S, 4], 0 to 1: BGR and mask.
-        target: uint8 [N, S, S, 5], 0 to 255: BGR, mask, detail (eyes and mouth).
+        target: uint8 [N, S, S, 5], 0 to 255: BGR, mask, attention (eyes and mouth).
         weights: how much each part counts.
 
     Returns:
@@ -40,8 +40,8 @@ def swap_loss(predicted: Any, target: Any, weights: LossWeights) -> Any:
     """
     predicted = ops.cast(predicted, "float32")
     target = ops.cast(target, "float32") * (1 / 255)
-    face, wanted, mask, detail = predicted[..., :3], target[..., :3], target[..., 3:4], target[..., 4:5]
-    weight = mask * (1 + weights.detail * detail)
+    face, wanted, mask, attention = predicted[..., :3], target[..., :3], target[..., 3:4], target[..., 4:5]
+    weight = mask * (1 + weights.attention * attention)
     total = weights.l1 * masked_l1(face, wanted, weight)
     total += weights.edges * masked_edges(face, wanted, weight)
     half, half_wanted = halved(face * mask), halved(wanted * mask)
@@ -50,12 +50,12 @@ def swap_loss(predicted: Any, target: Any, weights: LossWeights) -> Any:
 
 
 def masked_l1(image: Any, wanted: Any, weight: Any) -> Any:
-    """Give the mean absolute error where weight is: images float [N, H, W, 3], weight [N, H, W, 1]."""
+    """Return the mean absolute error where weight is: images float [N, H, W, 3], weight [N, H, W, 1]."""
     return ops.sum(ops.abs(image - wanted) * weight) / (3 * ops.sum(weight) + 1.0)
 
 
 def masked_edges(image: Any, wanted: Any, weight: Any) -> Any:
-    """Give the mean absolute error of neighbouring pixels' differences where weight is."""
+    """Return the mean absolute error of neighbouring pixels' differences where weight is."""
     error = image - wanted
     across = ops.abs(error[:, :, 1:] - error[:, :, :-1]) * weight[:, :, 1:]
     down = ops.abs(error[:, 1:] - error[:, :-1]) * weight[:, 1:]
@@ -63,7 +63,7 @@ def masked_edges(image: Any, wanted: Any, weight: Any) -> Any:
 
 
 def dssim(image: Any, wanted: Any, window: int = 7, stride: int = 2) -> Any:
-    """Give the structural dissimilarity, (1 - SSIM) / 2 (Wang et al. 2004), with box windows.
+    """Return the structural dissimilarity, (1 - SSIM) / 2 (Wang et al. 2004), with box windows.
 
     Args:
         image: float [N, H, W, C], 0 to 1.
@@ -85,5 +85,5 @@ def dssim(image: Any, wanted: Any, window: int = 7, stride: int = 2) -> Any:
 
 
 def halved(image: Any) -> Any:
-    """Give an image at half its size by averaging."""
+    """Return an image at half its size by averaging."""
     return ops.average_pool(image, 2, 2, padding="valid")

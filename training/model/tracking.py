@@ -81,7 +81,7 @@ class Tracker:
             self._mlflow.log_artifact(str(path), "previews")
 
     def bundle(self, folder: Path) -> str:
-        """Register a bundle as a new version under the configured alias; gives its address, or "" untracked."""
+        """Register a bundle as a new version under the configured alias; returns its address, or "" untracked."""
         if not self._mlflow:
             return ""
         from training.model.log_model import log_bundle
@@ -90,13 +90,13 @@ class Tracker:
 
 
 def git_sha() -> str:
-    """Give the commit that the code stands at, with -dirty when it was changed since; "" outside git."""
+    """Return the commit that the code stands at, with -dirty when it was changed since; "" outside git."""
     command = ["git", "-C", str(_ROOT), "describe", "--always", "--abbrev=40", "--dirty"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def lock_digest() -> str:
-    """Give the SHA-256 of uv.lock, or "" where it is missing."""
+    """Return the SHA-256 of uv.lock, or "" where it is missing."""
     lock = _ROOT / "uv.lock"
     return hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else ""

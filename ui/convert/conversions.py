@@ -21,7 +21,7 @@ _PHASES = {"joining": "Joining the pieces and signing…", "done": "Done."}
 
 
 @dataclass(frozen=True, slots=True)
-class Role:
+class PersonaChoice:
     """Who plays in a clip.
 
     Attributes:
@@ -29,14 +29,14 @@ class Role:
         title: what people read.
         bundle: where its network lies, or what else is needed where it has none.
         thumbnail: its picture.
-        look: the folder of its still, where that plays.
+        photo_persona: the folder of its still, where that plays.
     """
 
     name: str
     title: str
     bundle: Path
     thumbnail: Path
-    look: Path | None = None
+    photo_persona: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Wishes:
         strength: 0 to 1.
         cover: what hides a frame that cannot be swapped: "blur", "slate" or "hold".
         no_face: what becomes of a frame in which no face was seen: "cover" or "keep".
-        colour_match, own_eyes, detail: as SwapSettings has them.
+        colour_match, own_eyes, skin_detail: as SwapSettings has them.
     """
 
     faces: str = "all"
@@ -57,14 +57,14 @@ class Wishes:
     no_face: str = "cover"
     colour_match: bool = True
     own_eyes: bool = SwapSettings().own_eyes
-    detail: float = SwapSettings().detail
+    skin_detail: float = SwapSettings().skin_detail
 
     def options(self) -> tuple[str, ...]:
         """The same for `understudy.convert`."""
         eyes = "--own-eyes" if self.own_eyes else "--no-own-eyes"
-        look = ("--colour-match", str(float(self.colour_match)), "--detail", str(self.detail), eyes)
+        blend = ("--colour-match", str(float(self.colour_match)), "--skin-detail", str(self.skin_detail), eyes)
         picked = ("--faces", self.faces, "--strength", str(self.strength))
-        return (*picked, *look, "--cover", self.cover, "--no-face", self.no_face)
+        return (*picked, *blend, "--cover", self.cover, "--no-face", self.no_face)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class ClipEntry:
     job_id: str
 
 
-def submit(workspace: Workspace, upload: Upload, role: Role, wishes: Wishes) -> ClipEntry:
+def submit(workspace: Workspace, upload: Upload, choice: PersonaChoice, wishes: Wishes) -> ClipEntry:
     """Keep a clip and put its conversion at the end of the queue.
 
     Raises:
@@ -101,12 +101,12 @@ def submit(workspace: Workspace, upload: Upload, role: Role, wishes: Wishes) -> 
         shutil.rmtree(folder, ignore_errors=True)
         raise
     title, target = Path(upload.name).name, folder / "swapped.mp4"
-    look = ("--look", role.look.resolve()) if role.look else ()
-    who = ("--persona", role.name, "--bundle", role.bundle.resolve(), *look)
+    photo_persona = ("--photo_persona", choice.photo_persona.resolve()) if choice.photo_persona else ()
+    who = ("--persona", choice.name, "--bundle", choice.bundle.resolve(), *photo_persona)
     options = (*who, *wishes.options(), "--progress", PROGRESS)
     command = module_command("understudy.convert", source, target, *options)
-    job = job_queue().submit("convert", f"{title} as {role.title}", job_command(command, vet=[source]))
-    entry = ClipEntry(folder, title, role.title, source, target, job.id)
+    job = job_queue().submit("convert", f"{title} as {choice.title}", job_command(command, vet=[source]))
+    entry = ClipEntry(folder, title, choice.title, source, target, job.id)
     write_json(folder / _NOTE, {key: str(value) for key, value in asdict(entry).items() if key != "folder"})
     return entry
 

@@ -4,10 +4,10 @@ import os
 
 import streamlit as st
 
-from ui.convert.conversions import ClipEntry, Role, Wishes, entries, pace, remove, result_name, submit
+from ui.convert.conversions import ClipEntry, PersonaChoice, Wishes, entries, pace, remove, result_name, submit
 from ui.parts.job_card import find_job, is_active, is_moving, show_job
 from ui.session.own_personas import shelved
-from ui.session.shared import house
+from ui.session.shared import served_model
 from ui.session.workspace import Workspace, job_queue, this_workspace
 from understudy.bundle.bundle import BundleError
 from understudy.consent.trust_store import trust_folder
@@ -26,7 +26,7 @@ def page() -> None:
     st.caption("A clip in, a swapped clip out. Sound and timing stay.")
     workspace = this_workspace()
     try:
-        roles = [*bundle_roles(), *own_roles(workspace)]
+        choices = [*bundle_choices(), *own_choices(workspace)]
     except BundleError as error:
         st.info("There are no personas to play yet. Make one in the Studio, or train some.", icon=":material/movie:")
         st.caption(str(error))
@@ -36,38 +36,40 @@ def page() -> None:
         return
     form, queue = st.columns([3, 5], gap="large")
     with form:
-        _new_clip(workspace, roles)
+        _new_clip(workspace, choices)
         if not workspace.is_kept:
             st.caption("Nobody is logged in: your clips are forgotten when you close this page.")
     with queue:
         _clips(workspace)
 
 
-def bundle_roles() -> list[Role]:
+def bundle_choices() -> list[PersonaChoice]:
     """The personas that ship.
 
     Raises:
         BundleError: there is no bundle.
     """
-    bundle = house().bundle
-    return [Role(each.name, each.title, bundle.path, each.thumbnail) for each in bundle.personas]
+    bundle = served_model().bundle
+    return [PersonaChoice(each.name, each.title, bundle.path, each.thumbnail) for each in bundle.personas]
 
 
-def own_roles(workspace: Workspace) -> list[Role]:
+def own_choices(workspace: Workspace) -> list[PersonaChoice]:
     """The viewer's own personas: played by their network, or by their photo while there is none, as live."""
     return [
-        Role(each.name, each.title, each.played or house().bundle.path, each.info.thumbnail, each.look)
+        PersonaChoice(
+            each.name, each.title, each.played or served_model().bundle.path, each.info.thumbnail, each.photo_persona
+        )
         for each in shelved(workspace)
     ]
 
 
-def _new_clip(workspace: Workspace, roles: list[Role]) -> None:
+def _new_clip(workspace: Workspace, choices: list[PersonaChoice]) -> None:
     """Draw the form, and submit what it was given."""
     round_ = st.session_state.setdefault("convert_round", 0)  # a new key empties the uploader
     uploads = st.file_uploader(
         "Clips", list(VIDEO_EXTENSIONS), accept_multiple_files=True, key=f"clips-{round_}", max_upload_size=50
     )
-    chosen = _choose_role(roles)
+    chosen = _choose_persona(choices)
     with st.expander("Options", icon=":material/tune:"):
         wishes = Wishes(
             faces=_one_of("Faces to swap", _FACES, "all"),
@@ -76,7 +78,7 @@ def _new_clip(workspace: Workspace, roles: list[Role]) -> None:
             no_face=_one_of("Pictures in which no face is seen", _NO_FACE, "cover"),
             colour_match=st.toggle("Match the colours to the light", True, key="convert_colour_match"),
             own_eyes=st.toggle("Keep the actor's own eyes and teeth", True, key="convert_own_eyes"),
-            detail=st.slider("Skin detail", 0.0, 2.0, Wishes().detail, 0.05, key="convert_detail"),
+            skin_detail=st.slider("Skin detail", 0.0, 2.0, Wishes().skin_detail, 0.05, key="convert_skin_detail"),
         )
         if wishes.no_face == "keep":
             st.caption("A face that the detector overlooks then stays as it is. Look through the result.")
@@ -95,14 +97,14 @@ def _new_clip(workspace: Workspace, roles: list[Role]) -> None:
         st.rerun()
 
 
-def _choose_role(roles: list[Role]) -> Role:
+def _choose_persona(choices: list[PersonaChoice]) -> PersonaChoice:
     """Draw the choice of personas, with the chosen one's picture."""
     picture, choice = st.columns([1, 3], vertical_alignment="bottom")
     with choice:
         place = st.selectbox(
-            "Persona", range(len(roles)), format_func=lambda place: roles[place].title, key="convert_persona"
+            "Persona", range(len(choices)), format_func=lambda place: choices[place].title, key="convert_persona"
         )
-    chosen = roles[place if place < len(roles) else 0]
+    chosen = choices[place if place < len(choices) else 0]
     with picture:
         st.image(str(chosen.thumbnail), width="stretch", alt=chosen.title)
     return chosen

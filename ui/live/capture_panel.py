@@ -11,7 +11,7 @@ from liveframe.errors import LiveframeError
 from liveframe.gate import Shown, ShownState
 from ui.live.status import is_streaming
 from ui.session.sealing import SealError, sealer
-from ui.session.shared import House
+from ui.session.shared import ServedModel
 from ui.session.viewer import Viewer
 from understudy.consent.trust_store import trust_folder
 from understudy.provenance.disclosure import read_disclosure
@@ -38,7 +38,7 @@ class Export:
 
 
 @st.fragment
-def capture_panel(shared: House, viewer: Viewer) -> None:
+def capture_panel(shared: ServedModel, viewer: Viewer) -> None:
     """Draw the buttons, and the last export with its download."""
     with st.container(horizontal=True, vertical_alignment="center"):
         st.button(
@@ -71,7 +71,7 @@ def capture_panel(shared: House, viewer: Viewer) -> None:
         _show(export)
 
 
-def snapshot(shared: House, viewer: Viewer, shown: Shown | None, suffix: str) -> Export:
+def snapshot(shared: ServedModel, viewer: Viewer, shown: Shown | None, suffix: str) -> Export:
     """Make a labelled and signed picture of what is shown.
 
     Raises:
@@ -85,7 +85,7 @@ def snapshot(shared: House, viewer: Viewer, shown: Shown | None, suffix: str) ->
     return Export(_named(suffix), sealer().seal_bytes(content, suffix, claim))
 
 
-def recorded(shared: House, viewer: Viewer) -> Export:
+def recorded(shared: ServedModel, viewer: Viewer) -> Export:
     """Finish the recording under way, sign it, and give it.
 
     Raises:
@@ -114,7 +114,7 @@ NO_SOUND = (
 )
 
 
-def _try(action: str, shared: House, viewer: Viewer) -> None:
+def _try(action: str, shared: ServedModel, viewer: Viewer) -> None:
     """Run a button's action; keep its result or its refusal for the page."""
     st.session_state.pop(_PROBLEM, None)
     try:
@@ -131,7 +131,7 @@ def _try(action: str, shared: House, viewer: Viewer) -> None:
         st.session_state.pop(_DONE, None)
 
 
-def _start(shared: House, viewer: Viewer) -> None:
+def _start(shared: ServedModel, viewer: Viewer) -> None:
     """Begin to record, unless that is already clear to come to nothing."""
     if not is_streaming(viewer):
         raise SealError("There is nothing to record while the camera is off. Start it first.")

@@ -7,9 +7,9 @@ import streamlit as st
 
 from liveframe.cover import CoverStyle
 from ui.relay.camera_socket import Camera
-from ui.session.model_sources import House
+from ui.session.model_sources import ServedModel
 from ui.session.settings import RelayChoice
-from ui.session.viewer import Beside, Choices
+from ui.session.viewer import Choices, SideBySideView
 from understudy.bundle.bundle import PersonaInfo
 from understudy.swap.swapper import SwapSettings, View
 
@@ -24,7 +24,7 @@ RELAY_NAMES = {RelayChoice.AUTO: "Automatic", RelayChoice.WEBRTC: "WebRTC", Rela
 _THUMBNAILS_IN_A_ROW = 3
 
 
-def choose(personas: tuple[PersonaInfo, ...], rivals: Sequence[House] = (), faces: Sequence[int] = ()) -> Choices:
+def choose(personas: tuple[PersonaInfo, ...], rivals: Sequence[ServedModel] = (), faces: Sequence[int] = ()) -> Choices:
     """Draw the panel and give what it says now.
 
     Args:
@@ -91,22 +91,22 @@ def _set_persona(name: str) -> None:
     st.session_state["persona"] = name
 
 
-def _choose_beside(personas: tuple[PersonaInfo, ...], rivals: Sequence[House]) -> Beside:
+def _choose_beside(personas: tuple[PersonaInfo, ...], rivals: Sequence[ServedModel]) -> SideBySideView:
     """Draw what may stand left of the swap; the viewer's own camera only where they say so."""
     options = {"": "Nothing", "persona": "Another persona"} | ({"model": "Another model"} if rivals else {})
     kind = _choose_one("Left of the swap", {**options, "camera": "My own camera"}, "", "beside")
     if kind == "camera":
         st.warning("Your own face is shown on the left, to you and in recordings.", icon=":material/visibility:")
-        return Beside(is_camera=True)
+        return SideBySideView(is_camera=True)
     if kind == "persona":
         titles = {persona.name: persona.title for persona in personas}
         left = st.selectbox("Who plays on the left", list(titles), format_func=titles.__getitem__, key="beside_persona")
-        return Beside(persona=left or personas[0].name)
+        return SideBySideView(persona=left or personas[0].name)
     if kind == "model" and rivals:
         names = [rival.title for rival in rivals]
         title = st.selectbox("Which model plays on the left", names, key="beside_model")
-        return Beside(house=next((rival for rival in rivals if rival.title == title), rivals[0]))
-    return Beside()
+        return SideBySideView(served=next((rival for rival in rivals if rival.title == title), rivals[0]))
+    return SideBySideView()
 
 
 def _choose_faces(faces: Sequence[int]) -> str | int:
@@ -132,13 +132,13 @@ def _choose_blend(persona: str, faces: Sequence[int]) -> SwapSettings:
             key="own_eyes",
             help="Gaze and teeth are then exact, and as sharp as your camera. Off: what the persona's network paints.",
         ),
-        detail=st.slider(
+        skin_detail=st.slider(
             "Skin detail",
             0.0,
             2.0,
-            default.detail,
+            default.skin_detail,
             0.05,
-            key="detail",
+            key="skin_detail",
             help="How much of the persona's fine structure (brows, lids, lips) is laid over what the network paints.",
         ),
         faces=_choose_faces(faces),

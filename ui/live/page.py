@@ -18,8 +18,8 @@ from ui.relay.ice import renewed
 from ui.relay.webrtc import CameraStream
 from ui.session.own_personas import offered
 from ui.session.settings import RelayChoice, app_settings
-from ui.session.shared import house, repertoire, this_viewer
-from ui.session.viewer import HouseFullError, Viewer
+from ui.session.shared import model_sources, served_model, this_viewer
+from ui.session.viewer import ServerFullError, Viewer
 from understudy.bundle.bundle import BundleError
 from understudy.provenance.disclosure import DisclosureError
 
@@ -31,25 +31,25 @@ def page() -> None:
     st.title("Live")
     st.caption("Pick a persona and start the camera. Everyone who watches sees the persona; nobody sees your face.")
     try:
-        shared, viewer = house(), this_viewer()
+        shared, viewer = served_model(), this_viewer()
     except BundleError as error:
         _show_no_personas(error)
         return
     except DisclosureError as error:
         st.error(str(error), icon=":material/label_off:")
         return
-    except HouseFullError as error:
+    except ServerFullError as error:
         st.warning(str(error), icon=":material/event_seat:")
         return
     if remedy := REMEDIES.get(camera_state()):
         st.error(remedy, icon=":material/videocam_off:")
     stage, panel = st.columns([5, 3], gap="large")
     with panel:
-        pick_model(repertoire(), viewer)
-        shared = viewer.house or shared
+        pick_model(model_sources(), viewer)
+        shared = viewer.served or shared
         personas = offered(shared, viewer)
         viewer.offer(personas)
-        viewer.choose(choose(personas, repertoire().rivals(shared), viewer.faces()))
+        viewer.choose(choose(personas, model_sources().rivals(shared), viewer.faces()))
     relay = relay_for(app_settings(), chosen_relay(), st.session_state.get("failed_starts", 0))
     with stage:
         if relay.choice is RelayChoice.WEBSOCKET:

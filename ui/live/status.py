@@ -110,7 +110,7 @@ def _show_stages(stats: PipelineStats) -> None:
 
 
 def _history(names: list[str], medians_ms: list[float]) -> dict[str, list[float]]:
-    """Add a look to the last minute's medians; gives them by stage, oldest first."""
+    """Add a look to the last minute's medians; returns them by stage, oldest first."""
     samples: deque[dict[str, float]] = st.session_state.setdefault(
         "stage_history", deque(maxlen=round(_HISTORY_S / LOOK_EVERY_S))
     )

@@ -31,7 +31,7 @@ def histogram(values: Sequence[float], label: str) -> None:
 
 
 def curves_svg(curves: Mapping[str, Sequence[float]], least_height: float = 0.0, step: float = 1.0) -> str:
-    """Give several curves over the same moments as SVG, from zero up, named at the right, the highest first.
+    """Return several curves over the same moments as SVG, from zero up, named at the right, the highest first.
 
     Args:
         curves: values by name, as many of each, one at least.
@@ -55,7 +55,7 @@ def curves_svg(curves: Mapping[str, Sequence[float]], least_height: float = 0.0,
 
 
 def line_svg(x: Sequence[float], y: Sequence[float]) -> str:
-    """Give a curve as SVG.
+    """Return a curve as SVG.
 
     Args:
         x: rising.
@@ -69,7 +69,7 @@ def line_svg(x: Sequence[float], y: Sequence[float]) -> str:
 
 
 def histogram_svg(values: Sequence[float]) -> str:
-    """Give a histogram as SVG."""
+    """Return a histogram as SVG."""
     counts, edges = np.histogram(values, _BINS)
     xs = _scaled(edges.tolist(), _LEFT, _WIDTH - _RIGHT)
     floor, most = _HEIGHT - _BOTTOM, max(1, int(counts.max()))
@@ -89,7 +89,7 @@ def _scaled(values: Sequence[float], start: float, end: float) -> list[float]:
 
 
 def _framed(marks: str, x: tuple[float, float], y: tuple[float, float], right: int = _WIDTH - _RIGHT) -> str:
-    """Give marks between two axes that carry their ends; the one below ends at `right`."""
+    """Return marks between two axes that carry their ends; the one below ends at `right`."""
     floor = _HEIGHT - _BOTTOM
     texts = [
         (_LEFT, _HEIGHT - 8, "start", x[0]),
@@ -107,7 +107,7 @@ def _framed(marks: str, x: tuple[float, float], y: tuple[float, float], right: i
 
 
 def _short(value: float) -> str:
-    """Give a value in as few signs as an axis has room for."""
+    """Return a value in as few signs as an axis has room for."""
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 

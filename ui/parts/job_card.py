@@ -61,7 +61,7 @@ def is_moving(job: Job | None) -> bool:
 
 
 def words_for_eta(eta_s: float | None) -> str:
-    """Give "about 3 min left", or nothing while it is not known."""
+    """Return "about 3 min left", or nothing while it is not known."""
     if eta_s is None:
         return ""
     if eta_s < 90:

@@ -27,7 +27,7 @@ def job_command(
     to: Path | None = None,
     accept: Sequence[int] = (),
 ) -> tuple[str, ...]:
-    """Give the command line of a job that runs commands behind this module, one after the other.
+    """Return the command line of a job that runs commands behind this module, one after the other.
 
     Args:
         commands: what to run in the end.
@@ -60,7 +60,7 @@ def vet_once(path: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; gives its exit status."""
+    """Run the command; returns its exit status."""
     parser = argparse.ArgumentParser(prog="ui.parts.job_entry", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--vet", type=Path, action="append", default=[], metavar="FILE", help="an upload")
     parser.add_argument("--environment", action="append", default=[], metavar="NAME=VALUE")

@@ -103,7 +103,7 @@ class RegistryView:
         return self.folder / _FILE
 
     def read(self) -> Snapshot:
-        """Give the last snapshot; an empty one before the first."""
+        """Return the last snapshot; an empty one before the first."""
         try:
             return _snapshot(json.loads(self.path.read_text()))
         except (FileNotFoundError, ValueError, KeyError, TypeError):

@@ -16,7 +16,7 @@ class Upload(Protocol):
         ...
 
     def getvalue(self) -> bytes:
-        """Give the whole content."""
+        """Return the whole content."""
         ...
 
 

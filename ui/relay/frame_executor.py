@@ -6,28 +6,28 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from liveframe.frame import Image
-from ui.session.stream import Screen
+from ui.session.stream import FrameHandler
 
 MOST = 8  # frames under way, whatever the model says
 T = TypeVar("T")
 Shown = Callable[[], Image]
 
 
-class ShowLine:
-    """Frames enter the screen in their order, on one thread, and are waited for on others.
+class FrameExecutor:
+    """Frames enter the handler in their order, on one thread, and are waited for on others.
 
     With room for one frame at a time both halves run on the first thread: no other is woken.
     `start` belongs to one thread.
     """
 
-    def __init__(self, screen: Screen, name: str) -> None:
+    def __init__(self, handler: FrameHandler, name: str) -> None:
         """Make the line; threads start with the first frames.
 
         Args:
-            screen: gives what may be shown.
+            handler: gives what may be shown.
             name: of the threads.
         """
-        self._screen = screen
+        self._handler = handler
         self._lock = threading.Lock()
         self._entry = ThreadPoolExecutor(1, name)
         self._waiting = ThreadPoolExecutor(MOST, f"{name}_waits")
@@ -35,7 +35,7 @@ class ShowLine:
     @property
     def room(self) -> int:
         """How many frames may be under way now."""
-        return max(1, min(self._screen.in_flight, MOST))
+        return max(1, min(self._handler.in_flight, MOST))
 
     def start(
         self, take: Callable[[], tuple[Image, float]], give: Callable[[Image], T], cover: Callable[[Exception], T]
@@ -67,7 +67,7 @@ class ShowLine:
 
     def _begin(self, take: Callable[[], tuple[Image, float]]) -> Shown | Exception:
         try:
-            return self._screen.begin(*take())
+            return self._handler.begin(*take())
         except Exception as error:
             return error
 

@@ -24,10 +24,10 @@ from streamlit_webrtc.sink import AudioSinkTrack
 
 from liveframe.cover import slate
 from liveframe.frame import Image
-from ui.relay.frame_executor import ShowLine
+from ui.relay.frame_executor import FrameExecutor
 from ui.relay.i420 import frame_from_image, image_from_frame
 from ui.session.recording import Sound
-from ui.session.stream import FAULT_SENTENCE, Screen, StreamCounts
+from ui.session.stream import FAULT_SENTENCE, FrameHandler, StreamCounts
 
 Hear = Callable[[Sound], None]
 """Takes a piece of the camera's sound."""
@@ -42,10 +42,10 @@ class CameraStream:
 
     Frames go back in the order they came, each with its own pts and time base, each at most
     once; while there is no room for another, only the newest of those that arrive is kept.
-    Whatever raises is covered by a slate and counted: no camera frame leaves but through `screen`.
+    Whatever raises is covered by a slate and counted: no camera frame leaves but through `handler`.
 
     streamlit-webrtc reads both ends on its event loop and stops them from any thread when the
-    stream ends, for whatever reason; `screen` runs on this stream's own threads.
+    stream ends, for whatever reason; `handler` runs on this stream's own threads.
 
     Attributes:
         sink: takes the camera's frames (a `streamlit_webrtc.sink.MediaSink`).
@@ -53,17 +53,17 @@ class CameraStream:
         audio: None; sound is not relayed.
     """
 
-    def __init__(self, screen: Screen, hear: Hear | None = None) -> None:
+    def __init__(self, handler: FrameHandler, hear: Hear | None = None) -> None:
         """Make both ends; nothing runs before the camera's track arrives.
 
         Args:
-            screen: gives what may be shown of a camera frame.
+            handler: gives what may be shown of a camera frame.
             hear: takes the sound, on the event loop: must be quick.
         """
         self._slot = _NewestSlot()
         self.sound_sink = AudioSinkTrack(_timed(hear)) if hear is not None else None
         self.sink = _CameraSink(self._slot)
-        self.video = _ShownTrack(self._slot, screen)
+        self.video = _ShownTrack(self._slot, handler)
         self.audio = None
 
     @property
@@ -173,10 +173,10 @@ class _ShownTrack(MediaStreamTrack):
 
     kind = "video"
 
-    def __init__(self, slot: _NewestSlot, screen: Screen) -> None:
+    def __init__(self, slot: _NewestSlot, handler: FrameHandler) -> None:
         super().__init__()
         self._slot = slot
-        self._line = ShowLine(screen, "camera-stream")
+        self._line = FrameExecutor(handler, "camera-stream")
         self._under_way: deque[tuple[av.VideoFrame, asyncio.Future[av.VideoFrame]]] = deque()
         self._logged_s = float("-inf")
         self.shown = 0
@@ -184,7 +184,7 @@ class _ShownTrack(MediaStreamTrack):
         self.last_fault = ""
 
     async def recv(self) -> av.VideoFrame:
-        """Give the next shown frame.
+        """Return the next shown frame.
 
         Raises:
             MediaStreamError: the stream is over.

@@ -19,9 +19,9 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from liveframe.cover import slate
 from liveframe.errors import FrameError
 from liveframe.frame import Image
-from ui.relay.frame_executor import ShowLine
-from ui.session.stream import FAULT_SENTENCE, Screen, StreamCounts
-from ui.session.viewer import Seats
+from ui.relay.frame_executor import FrameExecutor
+from ui.session.stream import FAULT_SENTENCE, FrameHandler, StreamCounts
+from ui.session.viewer import ViewerRegistry
 
 TOKEN_WAIT_S = 5.0
 MOST_FRAME_BYTES = 2_000_000
@@ -40,9 +40,9 @@ class SocketStream:
     own, in their order, and waited for on others; the rest may be called from any thread.
     """
 
-    def __init__(self, socket: WebSocket, screen: Screen) -> None:
+    def __init__(self, socket: WebSocket, handler: FrameHandler) -> None:
         self._socket = socket
-        self._line = ShowLine(screen, "socket-stream")
+        self._line = FrameExecutor(handler, "socket-stream")
         self._loop = asyncio.get_running_loop()
         self._under_way: asyncio.Queue[asyncio.Future[bytes]] = asyncio.Queue()
         self._has_room = asyncio.Event()
@@ -125,7 +125,7 @@ class SocketStream:
             await self._socket.close(REPLACED)
 
 
-async def relay_frames(socket: WebSocket, seats: Seats) -> None:
+async def relay_frames(socket: WebSocket, registry: ViewerRegistry) -> None:
     """Serve one WebSocket: find the viewer by the token in the first message, then relay.
 
     No cookie is read, so another site's page gains nothing by opening this socket: without a
@@ -136,7 +136,7 @@ async def relay_frames(socket: WebSocket, seats: Seats) -> None:
         token = await asyncio.wait_for(socket.receive_text(), TOKEN_WAIT_S)
     except (TimeoutError, WebSocketDisconnect, RuntimeError, KeyError):
         token = ""
-    viewer = seats.find(token)
+    viewer = registry.find(token)
     if viewer is None:
         with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # gone already
             await socket.close(UNKNOWN_VIEWER)

@@ -7,30 +7,30 @@ from typing import cast
 from liveframe.cover import CoverStyle
 from liveframe.loading import Configure
 from liveframe.model import FrameModel, FrameSession
-from liveframe.models.side_by_side import OWN_CAMERA, Duet, DuetSession
-from ui.session.model_sources import House
-from understudy.swap.renderer import Role
+from liveframe.models.side_by_side import OWN_CAMERA, SideBySide, SideBySideSession
+from ui.session.model_sources import ServedModel
+from understudy.swap.renderer import Renderer
 from understudy.swap.swapper import FaceSwapper, SwapSession, SwapSettings
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
+class SideBySideView:
     """What stands left of the swap, both at half size; by default nothing does.
 
     Attributes:
         persona: who plays there; "": whoever plays on the right.
-        house: another model for the left side; None: the same.
+        served: another model for the left side; None: the same.
         is_camera: the viewer's own camera, which only they may choose.
     """
 
     persona: str = ""
-    house: House | None = None
+    served: ServedModel | None = None
     is_camera: bool = False
 
     @property
     def is_on(self) -> bool:
         """Whether anything stands there."""
-        return bool(self.persona) or self.house is not None or self.is_camera
+        return bool(self.persona) or self.served is not None or self.is_camera
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,32 +49,32 @@ class Choices:
     is_swapping: bool = True
     cover: CoverStyle = CoverStyle.BLUR
     is_mirrored: bool = True
-    beside: Beside = field(default_factory=Beside)
+    beside: SideBySideView = field(default_factory=SideBySideView)
 
     @property
     def personas(self) -> tuple[str, ...]:
         """Names of all who play."""
         left = (self.beside.persona,) if self.beside.persona else ()
-        return tuple(dict.fromkeys((self.swap.persona, *self.swap.cast.values(), *left)))
+        return tuple(dict.fromkeys((self.swap.persona, *self.swap.persona_by_track.values(), *left)))
 
 
-def staged(model: FrameModel, own: Mapping[str, Role], beside: Beside) -> FrameModel:
+def compose_model(model: FrameModel, own: Mapping[str, Renderer], beside: SideBySideView) -> FrameModel:
     """Give a model the viewer's own personas, and what they want to see beside it."""
-    right = _with_roles(model, own)
+    right = _with_renderers(model, own)
     if not beside.is_on:
         return right
     if beside.is_camera:
-        return Duet(None, right, (OWN_CAMERA, "Swapped"))
-    if beside.house is None:
-        return Duet(right, right, (f"A: {beside.persona}", "B"))
-    return Duet(_with_roles(beside.house.model, own), right, (f"A: {beside.house.title}", "B"))
+        return SideBySide(None, right, (OWN_CAMERA, "Swapped"))
+    if beside.served is None:
+        return SideBySide(right, right, (f"A: {beside.persona}", "B"))
+    return SideBySide(_with_renderers(beside.served.model, own), right, (f"A: {beside.served.title}", "B"))
 
 
 def applying(choices: Choices) -> Configure:
     """Give a viewer's settings to every session that the pipeline opens."""
 
     def apply(session: FrameSession) -> None:
-        if not isinstance(session, DuetSession):
+        if not isinstance(session, SideBySideSession):
             _apply(session, choices.swap)
             return
         _apply(session.right, choices.swap)
@@ -86,13 +86,13 @@ def applying(choices: Choices) -> Configure:
 
 def _apply(session: FrameSession, settings: SwapSettings) -> None:
     """Give a session its settings; its first persona plays where theirs is gone."""
-    names = {settings.persona, *settings.cast.values()}
+    names = {settings.persona, *settings.persona_by_track.values()}
     is_known = not isinstance(session, SwapSession) or names <= set(session.personas)
-    cast(SwapSession, session).apply(settings if is_known else replace(settings, persona="", cast={}))
+    cast(SwapSession, session).apply(settings if is_known else replace(settings, persona="", persona_by_track={}))
 
 
-def _with_roles(model: FrameModel, roles: Mapping[str, Role]) -> FrameModel:
-    for name, role in roles.items():
+def _with_renderers(model: FrameModel, renderers: Mapping[str, Renderer]) -> FrameModel:
+    for name, renderer in renderers.items():
         if isinstance(model, FaceSwapper):
-            model = model.with_role(name, role)
+            model = model.with_renderer(name, renderer)
     return model

@@ -12,7 +12,7 @@ from understudy.consent.trust_store import TrustError, TrustStore
 CHECK_EVERY_S = 10.0
 
 
-class Permits:
+class ConsentChecker:
     """Asks a persona's consent record, with the operator's keys and revocations as they are on disk. Thread-safe.
 
     Args:
@@ -23,7 +23,7 @@ class Permits:
         self._store = store
 
     def digest(self, info: PersonaInfo, use: str) -> str:
-        """Give the digest of the record that covers a use now; takes some milliseconds.
+        """Return the digest of the record that covers a use now; takes some milliseconds.
 
         Args:
             info: the persona and its files.
@@ -46,15 +46,15 @@ class Permits:
 
 
 class Guarded(Protocol):
-    """Somebody whose permits are asked for again and again."""
+    """Somebody whose consent are asked for again and again."""
 
-    def check_permits(self) -> str:
-        """Ask now, and cover everything where they are refused; gives the reason."""
+    def check_consent(self) -> str:
+        """Ask now, and cover everything where they are refused; returns the reason."""
         ...
 
 
-class PermitTimer:
-    """Asks for every viewer's permits, from a thread of its own, until closed.
+class ConsentTimer:
+    """Asks for every viewer's consent, from a thread of its own, until closed.
 
     Args:
         viewers: who is there now.
@@ -76,4 +76,4 @@ class PermitTimer:
     def _run(self) -> None:
         while not self._closing.wait(self._every_s):
             for viewer in self._viewers():
-                viewer.check_permits()
+                viewer.check_consent()

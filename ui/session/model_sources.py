@@ -31,7 +31,7 @@ _RESTART_S = 15.0
 _log = logging.getLogger(__name__)
 
 
-class Source(StrEnum):
+class ModelSource(StrEnum):
     """Where the model that plays comes from."""
 
     EMBEDDED = "embedded"
@@ -41,33 +41,33 @@ class Source(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class House:
+class ServedModel:
     """The personas on offer and the model that plays them, shared by all viewers.
 
     Attributes:
         bundle: the personas.
         model: plays them.
-        finish: what is painted on every picture that leaves: the watermark, then the visible mark.
+        overlays: what is painted on every picture that leaves: the watermark, then the visible mark.
         title: what people read.
     """
 
     bundle: Bundle
     model: FrameModel
-    finish: tuple[Paint, ...]
+    overlays: tuple[Paint, ...]
     title: str = "As shipped"
 
 
-class Audience(Protocol):
-    """A viewer, as far as the repertoire is concerned."""
+class ModelListener(Protocol):
+    """A viewer, as far as the model_sources is concerned."""
 
     wanted: str
 
-    def play(self, house: House) -> object:
+    def switch_model(self, served: ServedModel) -> object:
         """Begin to play by this model as soon as it is ready; the one before plays until then."""
         ...
 
 
-def open_house(path: Path, trust: Path, title: str = "As shipped") -> House:
+def open_model(path: Path, trust: Path, title: str = "As shipped") -> ServedModel:
     """Load a bundle and make its model; cold.
 
     Raises:
@@ -75,10 +75,10 @@ def open_house(path: Path, trust: Path, title: str = "As shipped") -> House:
         DisclosureError: the operator's file on marks cannot be followed.
     """
     bundle = Bundle.load(path)
-    return House(bundle, FaceSwapper(bundle), read_disclosure(trust).paints(bundle.digest), title)
+    return ServedModel(bundle, FaceSwapper(bundle), read_disclosure(trust).overlays(bundle.digest), title)
 
 
-def remote_house(embedded: House, settings: AppSettings) -> House:
+def remote_model(embedded: ServedModel, settings: AppSettings) -> ServedModel:
     """Let the remote endpoint play the embedded bundle's personas; the embedded model stands behind it.
 
     Raises:
@@ -86,33 +86,33 @@ def remote_house(embedded: House, settings: AppSettings) -> House:
     """
     bundle = embedded.bundle
     names = [info.name for info in bundle.personas]
-    roles = {name: RemoteModel(settings.remote, bundle.swap_model(name), name) for name in names}
-    return House(bundle, FaceSwapper(bundle, roles=roles), embedded.finish, "Remote endpoint")
+    renderers = {name: RemoteModel(settings.remote, bundle.swap_model(name), name) for name in names}
+    return ServedModel(bundle, FaceSwapper(bundle, renderers=renderers), embedded.overlays, "Remote endpoint")
 
 
-class Repertoire:
+class ModelSources:
     """What each source plays now. Thread-safe; owns its threads and the child.
 
     Args:
         embedded: the bundle that the settings name.
         settings: whether a registered model is followed, and where the remote one is.
-        audience: who is there now.
+        listeners: who is there now.
         every_s: how often the registry is asked, in seconds.
     """
 
     def __init__(
         self,
-        embedded: House,
+        embedded: ServedModel,
         settings: AppSettings,
-        audience: Callable[[], Iterable[Audience]],
+        listeners: Callable[[], Iterable[ModelListener]],
         every_s: float = POLL_EVERY_S,
     ) -> None:
         self._settings = settings
-        self._audience = audience
+        self._listeners = listeners
         self._every_s = every_s
         self._lock = threading.Lock()
-        self._houses = {Source.EMBEDDED: embedded}
-        self._problems: dict[Source, str] = {}
+        self._served = {ModelSource.EMBEDDED: embedded}
+        self._problems: dict[ModelSource, str] = {}
         self._closing = threading.Event()
         self._child: subprocess.Popen[str] | None = None
         self._threads: list[threading.Thread] = []
@@ -122,53 +122,53 @@ class Repertoire:
             self._start(self._open_remote, "remote-opener")
 
     @property
-    def default(self) -> Source:
+    def default(self) -> ModelSource:
         """What plays for those who did not choose: what the operator configured last in line."""
         if self._settings.remote.is_on:
-            return Source.REMOTE
-        return Source.CHAMPION if self._settings.model else Source.EMBEDDED
+            return ModelSource.REMOTE
+        return ModelSource.CHAMPION if self._settings.model else ModelSource.EMBEDDED
 
-    def sources(self) -> tuple[Source, ...]:
+    def sources(self) -> tuple[ModelSource, ...]:
         """What may be chosen, whether it is ready or not; a challenger only while there is one."""
         with self._lock:
-            registered = (Source.CHAMPION,) if self._settings.model else ()
-            challenger = (Source.CHALLENGER,) if Source.CHALLENGER in self._houses else ()
-        remote = (Source.REMOTE,) if self._settings.remote.is_on else ()
-        return (Source.EMBEDDED, *registered, *challenger, *remote)
+            registered = (ModelSource.CHAMPION,) if self._settings.model else ()
+            challenger = (ModelSource.CHALLENGER,) if ModelSource.CHALLENGER in self._served else ()
+        remote = (ModelSource.REMOTE,) if self._settings.remote.is_on else ()
+        return (ModelSource.EMBEDDED, *registered, *challenger, *remote)
 
-    def house(self, source: Source) -> House:
+    def served(self, source: ModelSource) -> ServedModel:
         """What a source plays now; the embedded model where it is not ready."""
         with self._lock:
-            return self._houses.get(source, self._houses[Source.EMBEDDED])
+            return self._served.get(source, self._served[ModelSource.EMBEDDED])
 
-    def rivals(self, playing: House) -> tuple[House, ...]:
+    def rivals(self, playing: ServedModel) -> tuple[ServedModel, ...]:
         """What could stand beside the model that plays: all others that are ready."""
         with self._lock:
-            return tuple(house for house in self._houses.values() if house is not playing)
+            return tuple(served for served in self._served.values() if served is not playing)
 
-    def is_ready(self, source: Source) -> bool:
+    def is_ready(self, source: ModelSource) -> bool:
         """Whether a source plays by itself."""
         with self._lock:
-            return source in self._houses
+            return source in self._served
 
-    def problem(self, source: Source) -> str:
+    def problem(self, source: ModelSource) -> str:
         """Why a source cannot play, or not its newest version; "" when it can."""
         with self._lock:
             return self._problems.get(source, "")
 
-    def put(self, source: Source, house: House) -> None:
+    def publish(self, source: ModelSource, served: ServedModel) -> None:
         """Let a source play by another model, in all streams that want it; they go on meanwhile.
 
         Raises:
             ModelError: the model cannot run here; the one before stays.
         """
-        house.model.warm_up()
+        served.model.warm_up()
         with self._lock:
-            self._houses[source] = house
+            self._served[source] = served
             self._problems.pop(source, None)
-        for viewer in self._audience():
+        for viewer in self._listeners():
             if viewer.wanted == source:
-                viewer.play(house)
+                viewer.switch_model(served)
 
     def close(self, timeout_s: float = 5.0) -> None:
         """End the child and the threads. Safe to call twice."""
@@ -193,22 +193,22 @@ class Repertoire:
 
     def _open_remote(self) -> None:
         try:
-            self.put(Source.REMOTE, remote_house(self.house(Source.EMBEDDED), self._settings))
+            self.publish(ModelSource.REMOTE, remote_model(self.served(ModelSource.EMBEDDED), self._settings))
         except (LiveframeError, OSError) as error:
-            self._note(Source.REMOTE, str(error))
+            self._note(ModelSource.REMOTE, str(error))
 
     def _follow(self) -> None:
         """Keep a child that follows the registry, and act on what it tells."""
         name = self._settings.model.partition("@")[0]
-        sources = {f"{name}@challenger": Source.CHALLENGER, self._settings.model: Source.CHAMPION}
+        sources = {f"{name}@challenger": ModelSource.CHALLENGER, self._settings.model: ModelSource.CHAMPION}
         while not self._closing.is_set():
             with self._spawn(list(sources)) as child:
                 self._child = child
                 for line in child.stdout or ():
-                    self._take(line, sources)
+                    self._handle_line(line, sources)
             if self._closing.wait(_RESTART_S):
                 return
-            self._note(Source.CHAMPION, "The registry's follower ended; it is started again.")
+            self._note(ModelSource.CHAMPION, "The registry's follower ended; it is started again.")
 
     def _spawn(self, uris: list[str]) -> "subprocess.Popen[str]":
         return subprocess.Popen(
@@ -221,7 +221,7 @@ class Repertoire:
             text=True,
         )
 
-    def _take(self, line: str, sources: dict[str, Source]) -> None:
+    def _handle_line(self, line: str, sources: dict[str, ModelSource]) -> None:
         """Act on one line of the child's."""
         try:
             news = json.loads(line)
@@ -232,14 +232,14 @@ class Repertoire:
             if news["problem"]:
                 raise ModelError(str(news["problem"]))
             title = f"{source.value.capitalize()}, version {news['version']}"
-            self.put(source, open_house(Path(news["bundle"]), self._settings.trust, title))
+            self.publish(source, open_model(Path(news["bundle"]), self._settings.trust, title))
         except (LiveframeError, OSError) as error:
             self._note(source, str(error))
 
-    def _note(self, source: Source, problem: str) -> None:
+    def _note(self, source: ModelSource, problem: str) -> None:
         with self._lock:
             self._problems[source] = problem
-            if source is Source.CHALLENGER:  # gone, or none yet: nothing to choose then
-                self._houses.pop(source, None)
-        if source is not Source.CHALLENGER:
+            if source is ModelSource.CHALLENGER:  # gone, or none yet: nothing to choose then
+                self._served.pop(source, None)
+        if source is not ModelSource.CHALLENGER:
             _log.warning("%s: %s", source, problem)

@@ -19,7 +19,7 @@ import streamlit as st
 
 from liveframe.errors import LiveframeError
 from ui.session.settings import app_settings
-from ui.session.shared import House
+from ui.session.shared import ServedModel
 from ui.session.viewer import Viewer
 from ui.session.workspace import Workspace, this_workspace
 from understudy.bundle.bundle import Bundle, PersonaInfo
@@ -27,7 +27,7 @@ from understudy.consent.persona import Persona
 from understudy.consent.record import ConsentError
 from understudy.consent.trust_store import Trust, TrustError, TrustStore
 from understudy.jobs.queue import write_json
-from understudy.swap.renderer import Role
+from understudy.swap.renderer import Renderer
 from understudy.swap.swapper import InstantPersona
 
 NOTE = "persona.json"
@@ -90,7 +90,7 @@ class ShelfPersona:
         return None if self.is_played_by_still else self.bundle
 
     @property
-    def look(self) -> Path | None:
+    def photo_persona(self) -> Path | None:
         """The folder of its photo where that plays it; None where a network does."""
         return None if self.played else self.folder
 
@@ -141,7 +141,7 @@ def play_by_still(persona: ShelfPersona, is_by_still: bool) -> None:
     write_json(note, json.loads(note.read_text()) | {"is_played_by_still": is_by_still})
 
 
-def offered(shared: House, viewer: Viewer) -> tuple[PersonaInfo, ...]:
+def offered(shared: ServedModel, viewer: Viewer) -> tuple[PersonaInfo, ...]:
     """The personas that a viewer may play live: the bundle's, and their own whose consent covers it.
 
     Brings the viewer's own into their stream first, between two frames, where something changed.
@@ -162,18 +162,18 @@ def offered(shared: House, viewer: Viewer) -> tuple[PersonaInfo, ...]:
     return (*shared.bundle.personas, *(each.info for each in own))
 
 
-def _bring(shared: House, viewer: Viewer, own: Sequence[ShelfPersona]) -> None:
+def _bring(shared: ServedModel, viewer: Viewer, own: Sequence[ShelfPersona]) -> None:
     """Give a viewer's stream a model that knows their own personas; the networks stay shared."""
-    roles = {each.name: _role(str(each.folder), each.name, each.stamp) for each in own}
-    names = {*roles, *(info.name for info in shared.bundle.personas)}
+    renderers = {each.name: _renderer(str(each.folder), each.name, each.stamp) for each in own}
+    names = {*renderers, *(info.name for info in shared.bundle.personas)}
     choices = viewer.choices
     if choices.swap.persona not in names:  # it was removed: nobody plays it any more
         viewer.choose(replace(choices, swap=replace(choices.swap, persona=shared.bundle.personas[0].name)))
-    viewer.bring(roles, [each.info for each in own]).result(_REPLACE_LIMIT_S)
+    viewer.set_own_personas(renderers, [each.info for each in own]).result(_REPLACE_LIMIT_S)
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
-def _role(folder: str, name: str, stamp: tuple[str, int]) -> Role:
+def _renderer(folder: str, name: str, stamp: tuple[str, int]) -> Renderer:
     """Open what plays a persona: its decoder, or its still until there is one. `stamp` says which, and how old."""
     played, _ = stamp
     if played.endswith("manifest.json"):

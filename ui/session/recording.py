@@ -206,7 +206,7 @@ class _Writer:
         self._next_sample = 0
 
     def add(self, item: Shown | Sound) -> float:
-        """Write one item; gives how long the clip is now, in seconds."""
+        """Write one item; returns how long the clip is now, in seconds."""
         if isinstance(item, Shown):
             return self._add_picture(item)
         return self._add_sound(item)

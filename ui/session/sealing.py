@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from liveframe.errors import LiveframeError
-from ui.session.consent_timer import Permits
+from ui.session.consent_timer import ConsentChecker
 from ui.session.settings import app_settings
 from understudy.bundle.bundle import Bundle, PersonaInfo
 from understudy.consent.check import hash_files
@@ -50,14 +50,14 @@ class Sealer:
         """
         if not played:
             raise SealError("No persona was shown, so there is nothing to deliver. Wait until the badge says Swapped.")
-        permits = Permits(TrustStore(self.trust))
+        consent = ConsentChecker(TrustStore(self.trust))
         models = [_model_of(bundle, info) for info in played]
         has_watermark = read_disclosure(self.trust).has_watermark
         return Claim(
             persona=", ".join(info.name for info in played),
             model_version=", ".join(dict.fromkeys(version for version, _ in models)),
             model_digest=", ".join(dict.fromkeys(digest for _, digest in models)),
-            consent_digest=", ".join(permits.digest(info, "record") for info in played),
+            consent_digest=", ".join(consent.digest(info, "record") for info in played),
             watermark_payload=payload_of(bundle.digest) if has_watermark else None,
         )
 

@@ -1,4 +1,4 @@
-"""What the pages share: the bundle, its model and the seats. Loaded once per server, warmed when a page opens."""
+"""What the pages share: the bundle, its model and the viewers. Loaded once per server, warmed when a page opens."""
 
 import gc
 import sys
@@ -10,18 +10,18 @@ import cv2
 import streamlit as st
 
 from liveframe.errors import LiveframeError
-from ui.session.consent_timer import Permits, PermitTimer
-from ui.session.model_sources import House, Repertoire, open_house
+from ui.session.consent_timer import ConsentChecker, ConsentTimer
+from ui.session.model_sources import ModelSources, ServedModel, open_model
 from ui.session.settings import app_settings
-from ui.session.viewer import Choices, Seats, Viewer
+from ui.session.viewer import Choices, Viewer, ViewerRegistry
 from understudy.consent.trust_store import TrustStore
 from understudy.swap.swapper import SwapSettings
 
-__all__ = ["House", "house", "permit_timer", "repertoire", "seats", "this_viewer"]
+__all__ = ["ServedModel", "consent_timer", "model_sources", "served_model", "this_viewer", "viewer_registry"]
 
 
 @st.cache_resource(show_spinner="Opening the personas")
-def house() -> House:
+def served_model() -> ServedModel:
     """Load the bundle that the settings name.
 
     Raises:
@@ -30,12 +30,12 @@ def house() -> House:
     """
     sys.setswitchinterval(0.001)  # s; while a page runs, frames wait for the interpreter 5 ms at every step otherwise
     cv2.setNumThreads(1)  # a frame's small steps gain nothing from a second core, which the codec and the browser want
-    opened = open_house(app_settings().bundle, app_settings().trust)
+    opened = open_model(app_settings().bundle, app_settings().trust)
     threading.Thread(target=_settle, args=(opened,), name="settle", daemon=True).start()
     return opened
 
 
-def _settle(opened: House) -> None:
+def _settle(opened: ServedModel) -> None:
     """Warm the model, then take all that is there out of garbage collection.
 
     Streamlit collects garbage after every run of a page or a part of it, every other second beside a stream, and every
@@ -48,30 +48,30 @@ def _settle(opened: House) -> None:
         gc.freeze()
 
 
-@st.cache_resource(on_release=Repertoire.close, show_spinner=False)
-def repertoire() -> Repertoire:
+@st.cache_resource(on_release=ModelSources.close, show_spinner=False)
+def model_sources() -> ModelSources:
     """The models to choose between, while the server runs.
 
     Raises:
-        BundleError, DisclosureError: as `house`.
+        BundleError, DisclosureError: as `served_model`.
     """
-    return Repertoire(house(), app_settings(), lambda: seats().viewers())
+    return ModelSources(served_model(), app_settings(), lambda: viewer_registry().viewers())
 
 
 @cache
-def seats() -> Seats:
-    """The seats of this server; the WebSocket's route asks too, outside any page."""
-    return Seats(app_settings().max_viewers)
+def viewer_registry() -> ViewerRegistry:
+    """The viewers of this server; the WebSocket's route asks too, outside any page."""
+    return ViewerRegistry(app_settings().max_viewers)
 
 
-@st.cache_resource(on_release=PermitTimer.close, show_spinner=False)
-def permit_timer() -> PermitTimer:
-    """Asks for every viewer's permits while the server runs."""
-    return PermitTimer(lambda: seats().viewers())
+@st.cache_resource(on_release=ConsentTimer.close, show_spinner=False)
+def consent_timer() -> ConsentTimer:
+    """Asks for every viewer's consent while the server runs."""
+    return ConsentTimer(lambda: viewer_registry().viewers())
 
 
 def _leave(viewer: Viewer) -> None:
-    seats().leave(viewer)
+    viewer_registry().leave(viewer)
 
 
 @st.cache_resource(scope="session", on_release=_leave, show_spinner=False)
@@ -79,14 +79,16 @@ def this_viewer() -> Viewer:
     """This page's viewer; Streamlit frees it as soon as the page is closed or loses its connection.
 
     Raises:
-        HouseFullError: every seat is taken.
+        ServerFullError: every place is taken.
     """
-    permit_timer()
-    source = repertoire().default
-    shared = repertoire().house(source)
+    consent_timer()
+    source = model_sources().default
+    shared = model_sources().served(source)
     personas = shared.bundle.personas
-    permits = Permits(TrustStore(app_settings().trust))
-    viewer = seats().admit(shared.model, Choices(SwapSettings(personas[0].name)), shared.finish, permits, personas)
-    viewer.house, viewer.wanted = shared, source
-    viewer.play(repertoire().house(source))  # it may have been promoted meanwhile
+    consent = ConsentChecker(TrustStore(app_settings().trust))
+    viewer = viewer_registry().admit(
+        shared.model, Choices(SwapSettings(personas[0].name)), shared.overlays, consent, personas
+    )
+    viewer.served, viewer.wanted = shared, source
+    viewer.switch_model(model_sources().served(source))  # it may have been promoted meanwhile
     return viewer

@@ -13,7 +13,7 @@ Show = Callable[[Image, float], Image]
 time.monotonic() seconds) -> uint8 [H, W, 3] BGR."""
 
 
-class Screen(Protocol):
+class FrameHandler(Protocol):
     """Gives what may be shown, several frames at once where the model behind it is far away."""
 
     @property
@@ -35,7 +35,7 @@ class Screen(Protocol):
 
 
 class OneAtATime:
-    """The Screen of a function."""
+    """The FrameHandler of a function."""
 
     in_flight = 1
 

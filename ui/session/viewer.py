@@ -1,4 +1,4 @@
-"""One viewer: their pipeline, their choices, their camera; and the seats that viewers take."""
+"""One viewer: their pipeline, their choices, their camera; and the registry of all viewers."""
 
 import secrets
 import shutil
@@ -17,18 +17,18 @@ from liveframe.errors import ModelError
 from liveframe.frame import Image
 from liveframe.gate import Paint, Shown, ShownState
 from liveframe.model import FrameModel
-from liveframe.models.side_by_side import DuetSession
+from liveframe.models.side_by_side import SideBySideSession
 from liveframe.pipeline import FramePipeline
-from ui.session.choices import Beside, Choices, applying, staged
-from ui.session.consent_timer import Permits
-from ui.session.model_sources import House
+from ui.session.choices import Choices, SideBySideView, applying, compose_model
+from ui.session.consent_timer import ConsentChecker
+from ui.session.model_sources import ServedModel
 from ui.session.recording import Recording, Sound
 from ui.session.stream import Stream
 from understudy.bundle.bundle import PersonaInfo
-from understudy.swap.renderer import Role
+from understudy.swap.renderer import Renderer
 from understudy.swap.swapper import SwapSession
 
-__all__ = ["Beside", "Choices", "HouseFullError", "Seats", "Viewer"]
+__all__ = ["Choices", "ServerFullError", "SideBySideView", "Viewer", "ViewerRegistry"]
 
 SOUND_FRESH_S = 2.0  # a microphone that was silent for longer sends nothing
 
@@ -42,16 +42,16 @@ class Viewer:
     Attributes:
         pipeline: decides what may be shown; ask it for `stats()`.
         token: an unguessable name by which a WebSocket finds this viewer.
-        house: what plays now; None where the viewer was given a bare model.
-        wanted: the source (`ui.session.model_sources.Source`) that this viewer wants to be played by.
+        served: what plays now; None where the viewer was given a bare model.
+        wanted: the source (`ui.session.model_sources.ModelSource`) that this viewer wants to be played by.
     """
 
     def __init__(
         self,
         model: FrameModel,
         choices: Choices,
-        finish: Sequence[Paint] = (),
-        permits: Permits | None = None,
+        overlays: Sequence[Paint] = (),
+        consent: ConsentChecker | None = None,
         personas: Iterable[PersonaInfo] = (),
     ) -> None:
         """Start to warm the model for this viewer; frames are covered until it is ready.
@@ -59,13 +59,13 @@ class Viewer:
         Args:
             model: what plays the personas, shared.
             choices: what the viewer begins with.
-            finish: paints on everything that leaves swapped or covered: the mark, the watermark.
-            permits: whom to ask whether a persona may play; None: nobody is asked.
+            overlays: painted on everything that leaves swapped or covered: the mark, the watermark.
+            consent: whom to ask whether a persona may play; None: nobody is asked.
             personas: who may be chosen, with their records.
         """
         self.token = secrets.token_urlsafe(24)
         self._choices = choices
-        self._permits = permits
+        self._consent = consent
         self._personas = {info.name: info for info in personas}
         self._lock = threading.RLock()
         self._stream: Stream | None = None
@@ -74,15 +74,15 @@ class Viewer:
         self._heard_s = float("-inf")
         self._folder: Path | None = None
         self._is_closed = self._is_leaving_camera = False
-        self._marks = tuple(finish)
-        self._own: Mapping[str, Role] = {}
+        self._marks = tuple(overlays)
+        self._own: Mapping[str, Renderer] = {}
         self._own_infos: tuple[PersonaInfo, ...] = ()
-        self.house: House | None = None
+        self.served: ServedModel | None = None
         self.wanted = ""
-        self.pipeline = FramePipeline(model, finish=(self._mark,), configure=applying(choices))
+        self.pipeline = FramePipeline(model, overlays=(self._mark,), configure=applying(choices))
         self.pipeline.set_cover(choices.cover)
         self.pipeline.set_swapping(choices.is_swapping)
-        self.check_permits()
+        self.check_consent()
         self.pipeline.tap(self._keep)
 
     @property
@@ -104,7 +104,7 @@ class Viewer:
             if choices.cover != before.cover:
                 self.pipeline.set_cover(choices.cover)
             if choices.personas != before.personas:
-                self.check_permits()
+                self.check_consent()
             if (choices.swap, choices.beside) != (before.swap, before.beside):
                 self.pipeline.configure(applying(choices))
             if choices.beside != before.beside:
@@ -116,9 +116,9 @@ class Viewer:
         """Say who may be chosen from now on, with their records."""
         with self._lock:
             self._personas = {info.name: info for info in personas}
-            self.check_permits()
+            self.check_consent()
 
-    def check_permits(self) -> str:
+    def check_consent(self) -> str:
         """Ask whether all who play may play live, and cover everything while one of them may not.
 
         Takes some milliseconds: for script threads and timers, not for the frame loop.
@@ -126,12 +126,12 @@ class Viewer:
         Returns:
             The reason, which the viewer reads, or "".
         """
-        if self._permits is None:
+        if self._consent is None:
             return ""
         with self._lock:
             if self._is_closed:
                 return ""
-            return self._cover_for(self._problem(self._permits, "live"))
+            return self._cover_for(self._problem(self._consent, "live"))
 
     def _cover_for(self, problem: str) -> str:
         """Cover everything while there is a problem, or while a view with the camera in it has not gone yet."""
@@ -147,18 +147,18 @@ class Viewer:
         """The personas of these names, with their records; those that are gone are left out."""
         return tuple(self._personas[name] for name in names if name in self._personas)
 
-    def _problem(self, permits: Permits, use: str) -> str:
+    def _problem(self, consent: ConsentChecker, use: str) -> str:
         strangers = [name for name in self._choices.personas if name not in self._personas]
         if strangers:
             return f"There is no consent record of {', '.join(strangers)} any more. Pick another persona."
-        rival = self._choices.beside.house
+        rival = self._choices.beside.served
         others = rival.bundle.personas if rival is not None else ()
         left = [info for info in others if info.name in self._choices.personas] or others[:1]
-        return permits.problem((*self.infos(self._choices.personas), *left), use)
+        return consent.problem((*self.infos(self._choices.personas), *left), use)
 
     # ------------------------------------------------------------------ who plays
 
-    def play(self, house: House) -> Future[None]:
+    def switch_model(self, served: ServedModel) -> Future[None]:
         """Let another model take over between two frames; the stream goes on by the one before until then.
 
         Where the new one lacks the chosen persona, its first one plays.
@@ -168,71 +168,71 @@ class Viewer:
         """
         with self._lock:
             done: Future[None] = Future()
-            if house is self.house:
+            if served is self.served:
                 done.set_result(None)
                 return done
-            infos = {info.name: info for info in (*house.bundle.personas, *self._own_infos)}
+            infos = {info.name: info for info in (*served.bundle.personas, *self._own_infos)}
             names = self._choices.personas if set(self._choices.personas) <= infos.keys() else tuple(infos)[:1]
-            problem = "" if self._permits is None else self._permits.problem([infos[name] for name in names], "live")
+            problem = "" if self._consent is None else self._consent.problem([infos[name] for name in names], "live")
             if problem:
-                done.set_exception(ModelError(f"{house.title} cannot play: {problem}"))
+                done.set_exception(ModelError(f"{served.title} cannot play: {problem}"))
                 return done
-            done = self._bring_up(house.model)
-        done.add_done_callback(lambda future: self._took_over(house, future))
+            done = self._bring_up(served.model)
+        done.add_done_callback(lambda future: self._took_over(served, future))
         return done
 
-    def bring(self, roles: Mapping[str, Role], infos: Iterable[PersonaInfo]) -> Future[None]:
+    def set_own_personas(self, renderers: Mapping[str, Renderer], infos: Iterable[PersonaInfo]) -> Future[None]:
         """Let the viewer's own personas play as well, in place of those brought before.
 
         Args:
-            roles: who plays, by name.
+            renderers: who plays, by name.
             infos: their records.
 
         Returns:
-            As `play`.
+            As `switch_model`.
         """
         with self._lock:
-            self._own, self._own_infos = dict(roles), tuple(infos)
-            house = self.house
-            if house is None:
+            self._own, self._own_infos = dict(renderers), tuple(infos)
+            served = self.served
+            if served is None:
                 raise ModelError("The stream must have personas before it takes others, but has none. Reload the page.")
-            return self._bring_up(house.model)
+            return self._bring_up(served.model)
 
-    def _change_view(self, before: Beside) -> None:
+    def _change_view(self, before: SideBySideView) -> None:
         """Show another view; one with the camera in it is covered until it has gone."""
         if before.is_camera or self._choices.beside.is_camera:
             self._is_leaving_camera = before.is_camera and not self._choices.beside.is_camera
-            self._cover_for(self.check_permits())
-        if self.house is not None:
-            self._bring_up(self.house.model)
+            self._cover_for(self.check_consent())
+        if self.served is not None:
+            self._bring_up(self.served.model)
 
     def _bring_up(self, model: FrameModel) -> Future[None]:
         """Let a model take over, with the viewer's own personas and in the view that they chose."""
         beside = self._choices.beside
-        future = self.pipeline.replace_model(staged(model, self._own, beside))
+        future = self.pipeline.replace_model(compose_model(model, self._own, beside))
         future.add_done_callback(lambda done: self._view_changed(beside, done))
         return future
 
-    def _view_changed(self, beside: Beside, future: Future[None]) -> None:
+    def _view_changed(self, beside: SideBySideView, future: Future[None]) -> None:
         """Uncover what the camera was in, now that it is not. Runs on the thread that brought the model up."""
         if future.cancelled() or future.exception() is not None:
             return
         with self._lock:
             if self._is_leaving_camera and not beside.is_camera and not self._is_closed:
                 self._is_leaving_camera = False
-                self._cover_for(self.check_permits())
+                self._cover_for(self.check_consent())
 
-    def _took_over(self, house: House, future: Future[None]) -> None:
+    def _took_over(self, served: ServedModel, future: Future[None]) -> None:
         """Note who plays. Runs on the thread that brought the model up."""
         if future.cancelled() or future.exception() is not None:
             return
         with self._lock:
-            self.house, self._marks = house, house.finish
-            self.offer((*house.bundle.personas, *self._own_infos))
+            self.served, self._marks = served, served.overlays
+            self.offer((*served.bundle.personas, *self._own_infos))
             if not set(self._choices.personas) <= self._personas.keys():
-                first = house.bundle.personas[0].name
-                swap = replace(self._choices.swap, persona=first, cast={})
-                self.choose(replace(self._choices, swap=swap, beside=Beside()))
+                first = served.bundle.personas[0].name
+                swap = replace(self._choices.swap, persona=first, persona_by_track={})
+                self.choose(replace(self._choices, swap=swap, beside=SideBySideView()))
 
     def _mark(self, image: Image) -> Image:
         """Paint the marks of whoever plays (a `liveframe.gate.Paint`)."""
@@ -243,7 +243,7 @@ class Viewer:
     def faces(self) -> tuple[int, ...]:
         """Ids of the faces in sight, from left to right as they are shown."""
         session = self.pipeline.session
-        session = session.right if isinstance(session, DuetSession) else session
+        session = session.right if isinstance(session, SideBySideSession) else session
         faces = session.faces if isinstance(session, SwapSession) else ()
         return tuple(face.track_id for face in sorted(faces, key=lambda face: float(face.box[0])) if face.track_id >= 0)
 
@@ -311,11 +311,11 @@ class Viewer:
 
     @property
     def in_flight(self) -> int:
-        """How many frames may be begun at once, now (`ui.session.stream.Screen`)."""
+        """How many frames may be begun at once, now (`ui.session.stream.FrameHandler`)."""
         return self.pipeline.in_flight
 
     def begin(self, image: Image, captured_s: float) -> Callable[[], Image]:
-        """Take a camera frame in (`ui.session.stream.Screen`). Never raises, never gives the raw frame unasked.
+        """Take a camera frame in (`ui.session.stream.FrameHandler`). Never raises, never gives the raw frame unasked.
 
         Args:
             image: uint8 [H, W, 3], BGR; not written to again.
@@ -343,7 +343,7 @@ class Viewer:
 
 
 @dataclass(slots=True)
-class Seats:
+class ViewerRegistry:
     """The viewers of one server, at most `most` at the same time. Thread-safe."""
 
     most: int
@@ -354,38 +354,38 @@ class Seats:
         self,
         model: FrameModel,
         choices: Choices,
-        finish: Sequence[Paint] = (),
-        permits: Permits | None = None,
+        overlays: Sequence[Paint] = (),
+        consent: ConsentChecker | None = None,
         personas: Iterable[PersonaInfo] = (),
     ) -> Viewer:
-        """Seat a new viewer; the arguments are `Viewer`'s.
+        """Admit a new viewer; the arguments are `Viewer`'s.
 
         Raises:
-            HouseFullError: every seat is taken.
+            ServerFullError: every place is taken.
         """
         with self._lock:
             if len(self._taken) >= self.most:
-                raise HouseFullError(
+                raise ServerFullError(
                     f"All {self.most} places are taken at the moment. Yours is free as soon as somebody closes "
                     "their page: wait a little, then reload."
                 )
-            viewer = Viewer(model, choices, finish, permits, personas)
+            viewer = Viewer(model, choices, overlays, consent, personas)
             self._taken[viewer.token] = viewer
             return viewer
 
     def find(self, token: str) -> Viewer | None:
-        """The seated viewer of that token."""
+        """The viewer of that token."""
         with self._lock:
             return self._taken.get(token)
 
     def leave(self, viewer: Viewer) -> None:
-        """Free a viewer's seat and all that they hold. Safe to call twice."""
+        """Free a viewer's place and all that they hold. Safe to call twice."""
         with self._lock:
             self._taken.pop(viewer.token, None)
         viewer.close()
 
     def viewers(self) -> tuple[Viewer, ...]:
-        """Who is seated now."""
+        """Who is here now."""
         with self._lock:
             return tuple(self._taken.values())
 
@@ -393,5 +393,5 @@ class Seats:
         return len(self._taken)
 
 
-class HouseFullError(RuntimeError):
-    """There is no seat for another viewer; says so politely."""
+class ServerFullError(RuntimeError):
+    """There is no place for another viewer; says so politely."""

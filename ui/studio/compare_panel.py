@@ -12,7 +12,7 @@ from ui.parts.notes import note_job, noted_job, read_note
 from ui.parts.registry_view import promote_job, promotion_folder, registry_view
 from ui.parts.uploads import keep_upload
 from ui.session.own_personas import ShelfPersona
-from ui.session.shared import house
+from ui.session.shared import served_model
 from ui.session.workspace import is_local_or_logged_in, job_queue
 from ui.studio.faces_panel import clips_of
 from ui.studio.training_runs import MODEL, Run
@@ -85,7 +85,7 @@ def _rival() -> _Rival | None:
     if champion is not None and champion.bundle is not None and champion.personas:
         return _Rival(f"Champion, version {champion.version}", champion.bundle, champion.personas[0])
     try:
-        shipped = house().bundle
+        shipped = served_model().bundle
     except BundleError:
         return None
     return _Rival("As shipped", shipped.path, shipped.personas[0].name)

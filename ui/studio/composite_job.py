@@ -15,14 +15,14 @@ from liveframe.errors import LiveframeError
 from training.reenact import most_alike
 from ui.session.workspace import Workspace
 from ui.studio.persona_maker import shelve
-from ui.studio.photo import Look, face_finder
+from ui.studio.photo import PersonaPhoto, face_finder
 from understudy.consent.check import ConsentRecord, hash_files, synthetic_record
 from understudy.consent.trust_store import TrustStore
 from understudy.jobs.queue import write_json
 from understudy.media.guard import IMAGE_EXTENSIONS, MediaError, read_upload_image
 from understudy.vision.embedding import SFaceEmbedder
 from understudy.vision.face import AlignedFace
-from understudy.vision.reenact import Still, composite
+from understudy.vision.reenact import ReferenceFace, composite
 
 LEAST_FACES = 40
 _AVERAGED = 48
@@ -33,7 +33,7 @@ class CompositeError(LiveframeError, ValueError):
     """A folder's pictures make no composite."""
 
 
-def composite_look(pictures: Sequence[Path], progress: Path | None = None) -> Look:
+def composite_photo(pictures: Sequence[Path], progress: Path | None = None) -> PersonaPhoto:
     """Average the faces of pictures that are most alike.
 
     Args:
@@ -70,7 +70,7 @@ def composite_look(pictures: Sequence[Path], progress: Path | None = None) -> Lo
     face = face_finder().aligned(photo)
     if face is None:
         raise CompositeError("The average must look like a face, but does not. Use pictures taken from the front.")
-    return Look(photo, Still(face.crop, face.mesh))
+    return PersonaPhoto(photo, ReferenceFace(face.crop, face.mesh))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -93,8 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return ConsentRecord.from_json(synthetic_record(name, recipe, [*files, *pictures], key))
 
     try:
-        look = composite_look(pictures, options.progress)
-        shelve(Workspace(options.workspace, is_kept=True), options.title, look, record, options.taken)
+        picture = composite_photo(pictures, options.progress)
+        shelve(Workspace(options.workspace, is_kept=True), options.title, picture, record, options.taken)
     except LiveframeError as error:
         print(error, file=sys.stderr)
         return 1

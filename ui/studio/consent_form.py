@@ -72,7 +72,7 @@ def check_take(path: Path, check: LiveCheck) -> LivePrompt:
 
 
 def _live_check(workspace: Workspace) -> Mapping[str, Any]:
-    """Draw the camera check; gives the evidence once it is passed."""
+    """Draw the camera check; returns the evidence once it is passed."""
     if found := st.session_state.get(_LIVE):
         st.success("The camera check is done. Only its fingerprint is kept.", icon=":material/verified_user:")
         return found
@@ -80,7 +80,7 @@ def _live_check(workspace: Workspace) -> Mapping[str, Any]:
         check = st.session_state.setdefault("live_check", LiveCheck(random.SystemRandom()))
         # The order of the turns is the check's secret: asked for twice, both orders are met.
         prompts = (
-            Prompt("Look into the camera", 2.5),
+            Prompt("PersonaPhoto into the camera", 2.5),
             Prompt(f"Say aloud: “{check.line}”", 6.0),
             Prompt("Turn your head to your left", 3.0),
             Prompt("Turn your head to your right", 4.0),

@@ -9,12 +9,12 @@ import streamlit as st
 from liveframe.errors import LiveframeError
 from ui.parts.uploads import Upload, keep_upload
 from ui.session.own_personas import ShelfPersona, trust_store
-from ui.session.shared import house
+from ui.session.shared import served_model
 from ui.session.workspace import Workspace
 from ui.studio.composite_form import composite_form
 from ui.studio.consent_form import ask_permission
 from ui.studio.persona_maker import Permission, make_persona
-from ui.studio.photo import Look, look_of, warm_up
+from ui.studio.photo import PersonaPhoto, read_photo, warm_up
 from understudy.bundle.bundle import BundleError
 from understudy.media.guard import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS
 
@@ -22,7 +22,7 @@ _WAYS = {"file": "A photo or a clip", "camera": "The camera", "composite": "Many
 
 
 def new_persona(workspace: Workspace) -> ShelfPersona | None:
-    """Draw the form; gives the persona in the run in which it was made."""
+    """Draw the form; returns the persona in the run in which it was made."""
     warm_up()
     way = st.segmented_control(
         "Make it from", list(_WAYS), format_func=_WAYS.__getitem__, default="file", required=True, key="face_from"
@@ -54,9 +54,11 @@ def new_persona(workspace: Workspace) -> ShelfPersona | None:
 
 
 def _ask_face(way: str) -> Upload | None:
-    """Draw the camera or the uploader; gives what it holds."""
+    """Draw the camera or the uploader; returns what it holds."""
     if way == "camera":
-        return st.camera_input("Look straight into the camera, in even light, without glasses", key="face_camera")
+        return st.camera_input(
+            "PersonaPhoto straight into the camera, in even light, without glasses", key="face_camera"
+        )
     return st.file_uploader(
         "One photo, or a short clip of one person",
         [*IMAGE_EXTENSIONS, *VIDEO_EXTENSIONS],
@@ -72,8 +74,8 @@ def _make(workspace: Workspace, title: str, upload: Upload, given: Permission) -
     folder = Path(tempfile.mkdtemp(prefix="face-", dir=workspace.folder))
     try:
         path = keep_upload(upload, folder, "face")
-        look: Look = look_of(path)
-        persona = make_persona(workspace, title, look, given, trust_store(), _taken())
+        picture: PersonaPhoto = read_photo(path)
+        persona = make_persona(workspace, title, picture, given, trust_store(), _taken())
         if path.suffix in VIDEO_EXTENSIONS:  # its other pictures are what the decoder can learn from
             persona.clips.mkdir(mode=0o700, exist_ok=True)
             shutil.move(path, persona.clips / f"first{path.suffix}")
@@ -85,6 +87,6 @@ def _make(workspace: Workspace, title: str, upload: Upload, given: Permission) -
 def _taken() -> set[str]:
     """Names of the personas that ship."""
     try:
-        return {persona.name for persona in house().bundle.personas}
+        return {persona.name for persona in served_model().bundle.personas}
     except BundleError:
         return set()

@@ -15,7 +15,7 @@ import numpy as np
 
 from ui.session.own_personas import NOTE, ShelfPersona
 from ui.session.workspace import Workspace
-from ui.studio.photo import Look
+from ui.studio.photo import PersonaPhoto
 from understudy.consent.check import (
     USES,
     Consent,
@@ -76,7 +76,7 @@ class Permission:
 
 
 def evidence_of_file(path: Path, name: str) -> dict[str, Any]:
-    """Give what a record keeps of a form or a recorded statement."""
+    """Return what a record keeps of a form or a recorded statement."""
     return {"method": "file", "name": Path(name).name, "sha256": hash_files([path])[0]}
 
 
@@ -90,14 +90,19 @@ def name_for(title: str, taken: Collection[str]) -> str:
 
 
 def make_persona(
-    workspace: Workspace, title: str, look: Look, permission: Permission, store: TrustStore, taken: Collection[str] = ()
+    workspace: Workspace,
+    title: str,
+    picture: PersonaPhoto,
+    permission: Permission,
+    store: TrustStore,
+    taken: Collection[str] = (),
 ) -> ShelfPersona:
     """Make a persona of a person: write its folder and sign its record.
 
     Args:
         workspace: whose persona it is.
         title: what people read.
-        look: its face.
+        picture: its face.
         permission: who agreed to what.
         store: the operator's key signs.
         taken: names that it may not have, besides those on the shelf.
@@ -113,13 +118,13 @@ def make_persona(
     def record(name: str, files: Sequence[Path]) -> ConsentRecord:
         return sign(_consent(name, permission, files), store.signing_key())
 
-    return shelve(workspace, title, look, record, taken)
+    return shelve(workspace, title, picture, record, taken)
 
 
 def shelve(
     workspace: Workspace,
     title: str,
-    look: Look,
+    picture: PersonaPhoto,
     record: Callable[[str, Sequence[Path]], ConsentRecord],
     taken: Collection[str] = (),
 ) -> ShelfPersona:
@@ -128,7 +133,7 @@ def shelve(
     Args:
         workspace: whose shelf.
         title: what people read.
-        look: its face.
+        picture: its face.
         record: gives the signed record of (name, files that show the face).
         taken: names that it may not have, besides those on the shelf.
     """
@@ -138,7 +143,7 @@ def shelve(
     folder = workspace.personas / f".making-{secrets.token_hex(4)}"  # takes its name when it is whole
     folder.mkdir(mode=0o700)
     try:
-        files = write_look(folder, look)
+        files = write_photo(folder, picture)
         write_record(folder / "consent.json", record(name, files))
         write_json(folder / NOTE, {"title": title.strip(), "created_s": time.time()})
         folder.rename(workspace.personas / name)
@@ -148,12 +153,12 @@ def shelve(
     return ShelfPersona(workspace.personas / name, name, title.strip())
 
 
-def write_look(folder: Path, look: Look) -> tuple[Path, ...]:
-    """Write photo.png, still.png, mesh.npy and thumbnail.jpg; gives those that a record must list."""
-    cv2.imwrite(str(folder / "photo.png"), look.photo)
-    cv2.imwrite(str(folder / "still.png"), look.still.image)
-    np.save(folder / "mesh.npy", look.still.mesh)
-    thumbnail = cv2.resize(look.still.image, (_THUMBNAIL_PX, _THUMBNAIL_PX), interpolation=cv2.INTER_AREA)
+def write_photo(folder: Path, picture: PersonaPhoto) -> tuple[Path, ...]:
+    """Write photo.png, still.png, mesh.npy and thumbnail.jpg; returns those that a record must list."""
+    cv2.imwrite(str(folder / "photo.png"), picture.photo)
+    cv2.imwrite(str(folder / "still.png"), picture.still.image)
+    np.save(folder / "mesh.npy", picture.still.mesh)
+    thumbnail = cv2.resize(picture.still.image, (_THUMBNAIL_PX, _THUMBNAIL_PX), interpolation=cv2.INTER_AREA)
     cv2.imwrite(str(folder / "thumbnail.jpg"), thumbnail, [cv2.IMWRITE_JPEG_QUALITY, 88])
     return folder / "photo.png", folder / "still.png"
 

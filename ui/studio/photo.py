@@ -12,11 +12,11 @@ import numpy as np
 
 from liveframe.errors import LiveframeError
 from liveframe.frame import Image
-from training.reenact import FaceFinder
+from training.reenact import DriverFinder
 from understudy.media.guard import IMAGE_EXTENSIONS, read_upload_frames, read_upload_image
 from understudy.vision.face import AlignedFace
 from understudy.vision.pose import head_pose
-from understudy.vision.reenact import Still
+from understudy.vision.reenact import ReferenceFace
 
 _LOOK_EVERY_S = 0.25
 _MOST_LOOKS = 60
@@ -30,7 +30,7 @@ class LookError(LiveframeError, ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class PersonaPhoto:
     """A persona's look, before it has a name.
 
     Attributes:
@@ -39,21 +39,21 @@ class Look:
     """
 
     photo: Image
-    still: Still
+    still: ReferenceFace
 
 
 _finder_lock = threading.Lock()
 
 
-def face_finder() -> FaceFinder:
+def face_finder() -> DriverFinder:
     """The detector and the mesh; loaded once, safe for all sessions."""
     with _finder_lock:
         return _load_finder()
 
 
 @cache
-def _load_finder() -> FaceFinder:
-    return FaceFinder()
+def _load_finder() -> DriverFinder:
+    return DriverFinder()
 
 
 def warm_up() -> None:
@@ -62,7 +62,7 @@ def warm_up() -> None:
         threading.Thread(target=face_finder, name="face-finder", daemon=True).start()
 
 
-def look_of(upload: Path) -> Look:
+def read_photo(upload: Path) -> PersonaPhoto:
     """Take the look from a photo or a clip that a stranger sent. It is decoded in a limited child.
 
     Raises:
@@ -78,7 +78,7 @@ def look_of(upload: Path) -> Look:
     else:
         with closing(read_upload_frames(upload)) as frames:
             photo, face = best_picture(frames)
-    return Look(photo, Still(face.crop, face.mesh))
+    return PersonaPhoto(photo, ReferenceFace(face.crop, face.mesh))
 
 
 def best_picture(frames: Iterable[tuple[float, Image]]) -> tuple[Image, AlignedFace]:

@@ -52,7 +52,7 @@ class Prompt(NamedTuple):
 
 # What a faceset wants to see: all sides of the head, and a face that moves.
 MOVES = (
-    Prompt("Look into the camera", 2.5),
+    Prompt("PersonaPhoto into the camera", 2.5),
     Prompt("Turn slowly to your left", 3.0),
     Prompt("Turn slowly to your right", 4.0),
     Prompt("Chin up, then down", 4.0),
@@ -75,7 +75,7 @@ class Take:
     content: bytes
 
     def getvalue(self) -> bytes:
-        """Give the whole content."""
+        """Return the whole content."""
         return self.content
 
 

@@ -168,7 +168,7 @@ def pace(run: Run, state: JobState) -> Pace:
 
 
 def _step_seconds(points: Sequence[Mapping[str, float]]) -> float:
-    """Give the latest pace, seconds a step; the first stretch builds the graph and counts only while it is alone."""
+    """Return the latest pace, seconds a step; the first stretch builds the graph and counts only while it is alone."""
     recent = points[-5:] if len(points) > 5 else points[1:] or points
     before = points[len(points) - len(recent) - 1]["step"] if len(recent) < len(points) else 0
     return sum(point["seconds"] for point in recent) / max(1.0, recent[-1]["step"] - before)

@@ -33,7 +33,7 @@ from understudy.bundle.manifest import (
     write_manifest,
 )
 from understudy.vision.face import MESH_POINTS
-from understudy.vision.reenact import Still
+from understudy.vision.reenact import ReferenceFace
 
 __all__ = [
     "Bundle",
@@ -218,7 +218,7 @@ class Bundle:
         """
         return self.personas[self._index(name)]
 
-    def still(self, name: str) -> Still:
+    def still(self, name: str) -> ReferenceFace:
         """The look of a persona, checked against its hash.
 
         Raises:
@@ -234,7 +234,7 @@ class Bundle:
             raise BundleError(
                 f"{name} must have a picture and a mesh of {MESH_POINTS} points. Export the bundle again."
             )
-        return Still(np.asarray(image, np.uint8), mesh.astype(np.float32))
+        return ReferenceFace(np.asarray(image, np.uint8), mesh.astype(np.float32))
 
     def swap_model(self, name: str, threads: int = 1) -> BatchModel:
         """A persona's network, loaded at its first use and kept; call it outside the frame loop (10 to 300 ms).

@@ -215,7 +215,7 @@ def _is_answer(shape: Sequence[int], side: int, channels: int) -> bool:
 
 
 def _crop_side(side: int, coverage: float) -> int:
-    """Give how many of a model's px our narrower crop has: even, so that it lies in the middle."""
+    """Return how many of a model's px our narrower crop has: even, so that it lies in the middle."""
     if coverage < COVERAGE:
         raise BundleError(f"The coverage must be {COVERAGE} or more, but got {coverage}. Narrower models are not read.")
     return round(side * COVERAGE / coverage / 2) * 2
@@ -253,7 +253,7 @@ def _as_decoder(model: ModelProto, side: int, crop: int, morph: float) -> ModelP
 
 
 def _passed_on(side: int) -> ModelProto:
-    """Give an encoder that does nothing."""
+    """Return an encoder that does nothing."""
     from onnx import helper
 
     node = helper.make_node("Identity", ["face"], ["latent"])
@@ -288,7 +288,7 @@ def _integers(name: str, values: Sequence[int]) -> TensorProto:
 
 
 def _shape(port: ValueInfoProto) -> list[int]:
-    """Give a float port's shape, 0 where a side is open; empty where it is no float tensor."""
+    """Return a float port's shape, 0 where a side is open; empty where it is no float tensor."""
     from onnx import TensorProto
 
     kind = port.type.tensor_type

@@ -55,7 +55,7 @@ Vector = TypeVar("Vector")
 
 
 def hash_files(paths: Iterable[Path]) -> tuple[str, ...]:
-    """Give the SHA-256 (hex) of files: sorted, each once."""
+    """Return the SHA-256 (hex) of files: sorted, each once."""
     digests: set[str] = set()
     for path in paths:
         with path.open("rb") as file:
@@ -266,7 +266,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace, store: TrustStore, now: datetime) -> str:
-    """Do what was asked; gives the line to print."""
+    """Do what was asked; returns the line to print."""
     if options.command == "key":
         return base64.b64encode(public_bytes(store.signing_key())).decode()
     if options.command == "trust":
@@ -299,7 +299,7 @@ def _consent_from(options: argparse.Namespace, now: datetime) -> Consent:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; gives its exit status: 2 when it is refused."""
+    """Run the command; returns its exit status: 2 when it is refused."""
     options = _parser().parse_args(arguments)
     try:
         print(_run(options, TrustStore(trust_folder(os.environ)), datetime.now(UTC).replace(microsecond=0)))

@@ -56,7 +56,7 @@ class LivePrompt:
 
 
 def choose_line(chance: random.Random) -> str:
-    """Give a line to say that nobody can have recorded before: one of some 32,000."""
+    """Return a line to say that nobody can have recorded before: one of some 32,000."""
     first, second = chance.sample(_THINGS, 2)
     numbers, colours = chance.sample(_NUMBERS, 2), chance.sample(_COLOURS, 2)
     return f"{numbers[0]} {colours[0]} {first} and {numbers[1]} {colours[1]} {second}"
@@ -104,7 +104,7 @@ class LiveCheck:
         return self._prompt()
 
     def evidence(self, now: datetime) -> dict[str, Any]:
-        """Give what a consent record keeps of the take (`Consent.evidence`).
+        """Return what a consent record keeps of the take (`Consent.evidence`).
 
         Raises:
             ValueError: the check is not done.

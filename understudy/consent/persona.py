@@ -101,7 +101,7 @@ class ConsentWatch:
         self._problem = ""
 
     def problem(self) -> str:
-        """Give the sentence to stop with and to show, or "" while the use is covered. Fails closed."""
+        """Return the sentence to stop with and to show, or "" while the use is covered. Fails closed."""
         with self._lock:
             if self._clock() >= self._next_s:
                 self._next_s = self._clock() + self._every_s

@@ -120,7 +120,7 @@ class ConsentRecord:
         return key_id(self.public_key)
 
     def body(self) -> dict[str, Any]:
-        """Give the signed part as JSON values."""
+        """Return the signed part as JSON values."""
         consent = self.consent
         return {
             "schema": 1,
@@ -138,7 +138,7 @@ class ConsentRecord:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Give the whole record as JSON values, as `consent.json` holds it."""
+        """Return the whole record as JSON values, as `consent.json` holds it."""
         signature = {
             "algorithm": "Ed25519",
             "public_key": base64.b64encode(self.public_key).decode(),

@@ -55,7 +55,7 @@ def check_faceset(faceset: Faceset, record: ConsentRecord, embedder: Embedder | 
 
 
 def _listed_faces(folder: Path, record: ConsentRecord) -> list[_Shown]:
-    """Give the largest face of every picture in a folder that the record lists."""
+    """Return the largest face of every picture in a folder that the record lists."""
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in _PICTURES)
     listed = [path for path in paths if hash_files([path])[0] in record.consent.reference]
     detector, shown = FaceDetector() if listed else None, list[_Shown]()
@@ -67,19 +67,19 @@ def _listed_faces(folder: Path, record: ConsentRecord) -> list[_Shown]:
 
 
 def _sharpest(faceset: Faceset) -> list[_Shown]:
-    """Give the sharpest face that looks about forward."""
+    """Return the sharpest face that looks about forward."""
     ranked = sorted(_frontal(faceset), key=lambda entry: -entry.sharpness)
     return [_shown(faceset, entry) for entry in ranked[:1]]
 
 
 def _frontal(faceset: Faceset) -> list[FaceEntry]:
-    """Give the faces that look about forward; all, where none does."""
+    """Return the faces that look about forward; all, where none does."""
     frontal = [e for e in faceset if max(abs(e.pose.yaw), abs(e.pose.pitch)) <= _FRONTAL_DEG]
     return frontal or list(faceset)
 
 
 def _spread(entries: Sequence[FaceEntry], count: int) -> list[FaceEntry]:
-    """Give so many entries at most, evenly from first to last."""
+    """Return so many entries at most, evenly from first to last."""
     places = np.linspace(0, len(entries) - 1, min(count, len(entries))).round().astype(int)
     return [entries[int(place)] for place in places]
 

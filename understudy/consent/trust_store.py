@@ -46,7 +46,7 @@ def key_id(public_key: bytes) -> str:
 
 
 def public_bytes(key: Ed25519PrivateKey) -> bytes:
-    """Give a private key's public half: 32 raw bytes."""
+    """Return a private key's public half: 32 raw bytes."""
     return key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
 
 
@@ -80,7 +80,7 @@ class Trust:
 
 
 def release_keys() -> dict[str, TrustedKey]:
-    """Give the keys that signed the personas shipped with this release (synthetic ones alone)."""
+    """Return the keys that signed the personas shipped with this release (synthetic ones alone)."""
     return _read_keys(Path(__file__).with_name("release_keys.json"))
 
 
@@ -98,7 +98,7 @@ class TrustStore:
         self.folder = folder
 
     def signing_key(self) -> Ed25519PrivateKey:
-        """Give the operator's key; made and trusted (for every kind) on first use.
+        """Return the operator's key; made and trusted (for every kind) on first use.
 
         Raises:
             TrustError: the key file is broken, or others may read it.
@@ -114,7 +114,7 @@ class TrustStore:
         return key
 
     def trust(self, public_key: bytes, kinds: tuple[str, ...], note: str) -> str:
-        """Let a key's records count from now on; gives its id.
+        """Let a key's records count from now on; returns its id.
 
         Raises:
             TrustError: not an Ed25519 public key, or an unknown kind.
@@ -145,7 +145,7 @@ class TrustStore:
         write_private(self.folder / "revoked.json", _to_json({"schema": 1, "records": records}))
 
     def read(self) -> Trust:
-        """Give the trusted keys, those of the release included, and the revoked records, as they are now.
+        """Return the trusted keys, those of the release included, and the revoked records, as they are now.
 
         Raises:
             TrustError: a file is broken. Nothing is trusted then.

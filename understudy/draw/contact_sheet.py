@@ -55,7 +55,7 @@ def contact_sheet(
 
 
 def labelled(sheet: Image) -> Image:
-    """Give a sheet with the mark "AI MODIFIED" on a strip above it, where it hides no face.
+    """Return a sheet with the mark "AI MODIFIED" on a strip above it, where it hides no face.
 
     Args:
         sheet: uint8 [H, W, 3], BGR.

@@ -11,7 +11,7 @@ _POINT = (255, 240, 120)
 
 
 def tinted(swap: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Give a swap (uint8 [R, R, 4], BGR and mask) tinted green, so that the mask shows once it is blended."""
+    """Return a swap (uint8 [R, R, 4], BGR and mask) tinted green, so that the mask shows once it is blended."""
     flat = np.empty_like(swap)
     flat[..., :3] = _TINT
     mixed = np.asarray(cv2.addWeighted(swap, 0.45, flat, 0.55, 0), np.uint8)

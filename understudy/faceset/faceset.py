@@ -165,11 +165,11 @@ class Faceset(Sequence[FaceEntry]):
         return AlignedFace(self.crop(entry), entry.frame_to_crop, entry.mesh, entry.face)
 
     def filter(self, keep: Callable[[FaceEntry], bool]) -> "Faceset":
-        """Give a view of the faces that `keep` holds true for; nothing on disk changes."""
+        """Return a view of the faces that `keep` holds true for; nothing on disk changes."""
         return Faceset(self.root, self.info, (entry for entry in self if keep(entry)), self.sources)
 
     def sorted_by(self, key: SortKey) -> "Faceset":
-        """Give a view sorted by sharpness (sharpest first), yaw, pitch (low to high), or name and frame.
+        """Return a view sorted by sharpness (sharpest first), yaw, pitch (low to high), or name and frame.
 
         Raises:
             FacesetError: the key is unknown.
@@ -179,7 +179,7 @@ class Faceset(Sequence[FaceEntry]):
         return Faceset(self.root, self.info, sorted(self, key=_SORT_KEYS[key]), self.sources)
 
     def sorted_by_likeness(self, embedder: Embedder, wanted: Embedding) -> "Faceset":
-        """Give a view sorted by likeness to one face, most alike first; reads and embeds every crop."""
+        """Return a view sorted by likeness to one face, most alike first; reads and embeds every crop."""
         likeness = {
             entry.id: embedder.similarity(embedder.embed(self.crop(entry), entry.face_in_crop), wanted)
             for entry in self
@@ -188,7 +188,7 @@ class Faceset(Sequence[FaceEntry]):
         return Faceset(self.root, self.info, ordered, self.sources)
 
     def hash(self) -> str:
-        """Give the hash of the faces (crops, places, meshes, identities), whatever their order: SHA-256, hex."""
+        """Return the hash of the faces (crops, places, meshes, identities), whatever their order: SHA-256, hex."""
         lines = sorted(entry.to_line(self.info.size) for entry in self)
         digest = hashlib.sha256(f"{SCHEMA} {self.info.size} {self.info.alignment}\n".encode())
         for line in lines:
@@ -271,7 +271,7 @@ def read_entries(root: Path, size: int, sources: Mapping[str, Source]) -> Iterat
 
 
 def _whole_lines(path: Path) -> Iterator[bytes]:
-    """Give a file's lines that end in a line break; none where there is no file."""
+    """Return a file's lines that end in a line break; none where there is no file."""
     if path.is_file():
         with path.open("rb") as file:
             yield from (line for line in file if line.endswith(b"\n"))

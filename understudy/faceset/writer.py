@@ -191,7 +191,7 @@ class FacesetWriter:
 
 
 def crop_digest(content: bytes) -> str:
-    """Give the digest that a manifest's line holds of a crop file: SHA-256, hex."""
+    """Return the digest that a manifest's line holds of a crop file: SHA-256, hex."""
     return hashlib.sha256(content).hexdigest()
 
 

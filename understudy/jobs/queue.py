@@ -87,7 +87,7 @@ class Job:
 
 
 def module_command(module: str, *arguments: str | Path) -> tuple[str, ...]:
-    """Give the command that runs a module of this project with this Python; paths must be absolute."""
+    """Return the command that runs a module of this project with this Python; paths must be absolute."""
     return (sys.executable, "-m", module, *(str(argument) for argument in arguments))
 
 

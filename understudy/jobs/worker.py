@@ -135,7 +135,7 @@ class JobWorker:
             return replace(job, pid=0)
         if self._is_ending:
             return replace(job, state=JobState.QUEUED, pid=0)
-        return _ended(job, _why(code, self._queue.log_tail(job.id)))
+        return _ended(job, _failure_reason(code, self._queue.log_tail(job.id)))
 
 
 def _started(job: Job, pid: int) -> Job:
@@ -148,7 +148,7 @@ def _ended(job: Job, note: str) -> Job:
     return replace(job, state=JobState.FAILED, pid=0, ended_s=time.time(), note=note)
 
 
-def _why(code: int, log: str) -> str:
+def _failure_reason(code: int, log: str) -> str:
     """A sentence for a failure: the command's own last line, or how it died."""
     lines = [line.strip() for line in log.replace("\r", "\n").splitlines() if line.strip()]
     if code < 0:
@@ -167,7 +167,7 @@ def _is_held(path: Path) -> bool:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the worker; gives its exit status: 3 when another one serves the folder."""
+    """Run the worker; returns its exit status: 3 when another one serves the folder."""
     parser = argparse.ArgumentParser(prog="understudy.jobs.worker", description="Run the jobs of a folder.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--detach", action="store_true", help="start a worker in the background and return")

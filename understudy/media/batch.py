@@ -64,7 +64,7 @@ def find_sources(given: Sequence[Path]) -> list[tuple[Path, Path]]:
 
 
 def plan(sources: Sequence[tuple[Path, Path]], folder: Path, personas: Sequence[str], clip_suffix: str) -> list[Task]:
-    """Give one task for each source and persona: FOLDER/PLACE-PERSONA.mp4, or .jpg for photos.
+    """Return one task for each source and persona: FOLDER/PLACE-PERSONA.mp4, or .jpg for photos.
 
     Args:
         sources: as `find_sources` gives them.

@@ -15,7 +15,7 @@ GRACE_S = 1.0
 MAX_ERRORS_IN_A_ROW = 50
 
 
-class OnMiss(StrEnum):
+class OnMissedFace(StrEnum):
     """What becomes of a frame in which a face was seen but not swapped.
 
     COVER: the frame is covered.
@@ -39,7 +39,7 @@ class OnNoFace(StrEnum):
     KEEP = "keep"
 
 
-class FrameFate(StrEnum):
+class FrameOutcome(StrEnum):
     """What was written for one frame."""
 
     SWAPPED = "swapped"
@@ -49,9 +49,9 @@ class FrameFate(StrEnum):
 
 
 _FATES = {
-    ShownState.SWAPPED: FrameFate.SWAPPED,
-    ShownState.HELD: FrameFate.HELD,
-    ShownState.COVERED: FrameFate.COVERED,
+    ShownState.SWAPPED: FrameOutcome.SWAPPED,
+    ShownState.HELD: FrameOutcome.HELD,
+    ShownState.COVERED: FrameOutcome.COVERED,
 }
 
 
@@ -65,40 +65,40 @@ class ScreenPolicy:
         cover: how a covered frame looks.
     """
 
-    on_miss: OnMiss = OnMiss.COVER
+    on_miss: OnMissedFace = OnMissedFace.COVER
     on_no_face: OnNoFace = OnNoFace.COVER
     cover: CoverStyle = CoverStyle.BLUR
 
 
-class Screener:
+class ClipGate:
     """Runs a model's session over a clip and gives the pictures to write. Used by one thread; close it at the end."""
 
     def __init__(
         self,
         session: FrameSession,
         policy: ScreenPolicy,
-        paints: Sequence[Paint] = (),
+        overlays: Sequence[Paint] = (),
         is_face_suspected: Callable[[Image], bool] | None = None,
     ) -> None:
         """Start a clip.
 
         Args:
-            session: the model's; the screener closes it.
+            session: the model's; the clip_gate closes it.
             policy: what to do without a swap.
-            paints: label and watermark, put on every picture, kept ones included.
+            overlays: label and watermark, put on every picture, kept ones included.
             is_face_suspected: a second, wary look at frames that would be kept for want of a face.
         """
-        self._session, self._policy, self._paints = session, policy, tuple(paints)
+        self._session, self._policy, self._overlays = session, policy, tuple(overlays)
         self._is_face_suspected = is_face_suspected
         self._now_s = 0.0
         self._seen_s: float | None = None
         self._errors = 0
         self.reason = ""
-        hold_s = HOLD_S if policy.on_miss is OnMiss.HOLD else 0.0
-        self._gate = Gate(GatePolicy(hold_s=hold_s, cover=policy.cover), self._paints, clock=lambda: self._now_s)
+        hold_s = HOLD_S if policy.on_miss is OnMissedFace.HOLD else 0.0
+        self._gate = Gate(GatePolicy(hold_s=hold_s, cover=policy.cover), self._overlays, clock=lambda: self._now_s)
 
-    def show(self, frame: Frame) -> tuple[Image, FrameFate]:
-        """Give what may be written for a frame: uint8 [H, W, 3] BGR of its size, and what it is.
+    def show(self, frame: Frame) -> tuple[Image, FrameOutcome]:
+        """Return what may be written for a frame: uint8 [H, W, 3] BGR of its size, and what it is.
 
         `reason` then says why it was not swapped, where it was not.
 
@@ -116,7 +116,7 @@ class Screener:
         shown = self._gate.show(frame, result)
         self.reason = shown.note or (result.note if result is not None else "")
         if shown.state is not ShownState.SWAPPED and self._may_keep(frame, is_seen):
-            return self._painted(frame.image), FrameFate.KEPT
+            return self._painted(frame.image), FrameOutcome.KEPT
         return shown.image, _FATES[shown.state]
 
     def _ask(self, frame: Frame) -> FrameResult | None:
@@ -136,7 +136,7 @@ class Screener:
 
     def _may_keep(self, frame: Frame, is_seen: bool) -> bool:
         if is_seen:
-            return self._policy.on_miss is OnMiss.KEEP
+            return self._policy.on_miss is OnMissedFace.KEEP
         if self._policy.on_no_face is not OnNoFace.KEEP:
             return False
         if self._seen_s is not None and frame.captured_s - self._seen_s <= GRACE_S:
@@ -145,7 +145,7 @@ class Screener:
 
     def _painted(self, image: Image) -> Image:
         image = image.copy()
-        for paint in self._paints:
+        for paint in self._overlays:
             image = paint(image)
         return image
 

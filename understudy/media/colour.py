@@ -68,12 +68,12 @@ class ColourTags:
         return self.transfer in (PQ, HLG)
 
     def working_matrix(self, width: int, height: int) -> int:
-        """Give the matrix to convert with: the stream's, else the one that players guess from the size."""
+        """Return the matrix to convert with: the stream's, else the one that players guess from the size."""
         guess = BT709 if width >= _HD_WIDTH or height >= _HD_HEIGHT else BT601
         return _MATRICES.get(self.matrix, guess)
 
     def written(self, is_rgb: bool = False) -> "ColourTags":
-        """Give the tags of a result made from this stream.
+        """Return the tags of a result made from this stream.
 
         SDR video keeps what it says, and says nothing where it said nothing: its pixels go back the way they came,
         so that every player shows it as it shows the source. HDR (tone-mapped) and RGB become BT.709.

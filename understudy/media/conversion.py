@@ -16,10 +16,10 @@ from liveframe.model import FrameModel
 from understudy.jobs.lock import exclusive
 from understudy.media.ahead import Ahead
 from understudy.media.clip import UnreadFrame, read_lazily
-from understudy.media.clip_gate import FrameFate, Screener, ScreenPolicy
+from understudy.media.clip_gate import ClipGate, FrameOutcome, ScreenPolicy
 from understudy.media.encoding import CONTAINERS, Encoding, piece_suffix
 from understudy.media.guard import ANIMATION_KINDS
-from understudy.media.resume import PartialClip, Scene, Tally, beside, fingerprint
+from understudy.media.resume import FrameCounts, PartialClip, Scene, beside, fingerprint
 from understudy.media.segment import ClipFormat, SegmentWriter, clip_format, even, join, publish, try_output
 from understudy.media.sound import SoundSource
 
@@ -50,7 +50,7 @@ class Progress:
 
     frames: int
     total: int
-    tally: Tally
+    tally: FrameCounts
     eta_s: float | None
     phase: str
 
@@ -69,7 +69,7 @@ class ConvertReport:
     """
 
     target: Path
-    tally: Tally
+    tally: FrameCounts
     resumed_frames: int
     seconds: float
     scenes: Sequence[Scene] = ()
@@ -84,10 +84,10 @@ class Conversion:
         source: a clip.
         target: the result, one of `encoding.CONTAINERS`.
         policy: what becomes of frames without a swap.
-        paints: put on every picture: label, watermark.
+        overlays: put on every picture: label, watermark.
         seal: signs the finished file in place, before it is published.
         is_face_suspected: a second look at frames that would be kept for want of a face.
-        identity: whatever else decides how frames look (bundle, persona, settings): work of an earlier run is taken
+        fingerprint: whatever else decides how frames look (bundle, persona, settings): work of an earlier run is taken
             up only where it is the same.
         segment_frames: at most so many frames are lost when the process dies.
         is_overwriting: whether an existing target may be replaced.
@@ -99,10 +99,10 @@ class Conversion:
     source: Path
     target: Path
     policy: ScreenPolicy = field(default_factory=ScreenPolicy)
-    paints: Sequence[Paint] = ()
+    overlays: Sequence[Paint] = ()
     seal: Callable[[Path], None] | None = None
     is_face_suspected: Callable[[Image], bool] | None = None
-    identity: Mapping[str, object] = field(default_factory=dict[str, object])
+    fingerprint: Mapping[str, object] = field(default_factory=dict[str, object])
     segment_frames: int = SEGMENT_FRAMES
     is_overwriting: bool = False
     encoding: Encoding = field(default_factory=Encoding)
@@ -147,7 +147,7 @@ def convert(
     timing = clip_format(source)
     encoder = conversion.encoding.encoder_for(target)
     settings = {
-        **conversion.identity,
+        **conversion.fingerprint,
         "policy": conversion.policy,
         "segment_frames": conversion.segment_frames,
         "encoding": (encoder, conversion.encoding),
@@ -212,14 +212,14 @@ class _Written:
 
     Attributes:
         image: uint8 [H, W, 3] BGR.
-        fate: what it is.
+        outcome: what it is.
         reason: why it is not swapped, where it is not.
         pts: its tick.
         time_s: when it is shown, on the source's clock from 0.
     """
 
     image: Image
-    fate: FrameFate
+    outcome: FrameOutcome
     reason: str
     pts: int
     time_s: float
@@ -262,14 +262,14 @@ class _Run:
         """Write the segments that are missing."""
         model.warm_up()
         conversion = self._conversion
-        screener = Screener(model.open_session(), conversion.policy, conversion.paints, conversion.is_face_suspected)
+        clip_gate = ClipGate(model.open_session(), conversion.policy, conversion.overlays, conversion.is_face_suspected)
         self._started_s = time.monotonic()
         try:
-            with Ahead(self._decoded()) as decoded, Ahead(self._shown(screener, decoded)) as frames:
+            with Ahead(self._decoded()) as decoded, Ahead(self._shown(clip_gate, decoded)) as frames:
                 while self._write_segment(frames):
                     pass
         finally:
-            screener.close()
+            clip_gate.close()
         if self._is_stopped:
             raise ConvertStopped("The conversion was stopped. Run the same command again to go on.")
 
@@ -287,7 +287,7 @@ class _Run:
         return read_lazily(self._conversion.source, note=self._notes.append, from_s=from_s)
 
     def _decoded(self) -> Iterator[tuple[Image, int, int, float]]:
-        """Give the frames of the result that are missing, and a few before them: (image, index, number, time).
+        """Return the frames of the result that are missing, and a few before them: (image, index, number, time).
 
         The number counts the result's frames from 0; what lies before the in point has none: -1.
         """
@@ -305,16 +305,16 @@ class _Run:
             size = size or image.shape
             yield image, frame.index, number, time_s
 
-    def _shown(self, screener: Screener, decoded: Iterator[tuple[Image, int, int, float]]) -> Iterator[_Written]:
-        """Give what to write, frame by frame, from the first unwritten frame on."""
+    def _shown(self, clip_gate: ClipGate, decoded: Iterator[tuple[Image, int, int, float]]) -> Iterator[_Written]:
+        """Return what to write, frame by frame, from the first unwritten frame on."""
         last_pts = -1
         for image, index, number, time_s in decoded:
-            shown, fate = screener.show(Frame(image, index, time_s))
+            shown, outcome = clip_gate.show(Frame(image, index, time_s))
             pts = round((time_s - self._conversion.start_s) / self._timing.time_base)
             if number >= 0:
                 last_pts = max(pts, last_pts + 1)
             if number >= self._first:
-                yield _Written(shown, fate, screener.reason, last_pts, time_s)
+                yield _Written(shown, outcome, clip_gate.reason, last_pts, time_s)
 
     def _write_segment(self, frames: Iterator[_Written]) -> bool:
         """Write one segment; tell whether there was anything to write."""
@@ -323,17 +323,17 @@ class _Run:
             return False
         height, width = first.image.shape[:2]
         path = self._partial.segment_path(len(self._partial.segments))
-        fates, scenes = Counter[FrameFate](), list[Scene]()
+        outcomes, scenes = Counter[FrameOutcome](), list[Scene]()
         with SegmentWriter(path, self._timing, width, height, self._encoder, self._conversion.encoding) as writer:
             shown: _Written | None = first
             while shown is not None:
                 writer.write(shown.image, shown.pts)
-                fates[shown.fate] += 1
-                if shown.fate is not FrameFate.SWAPPED:
-                    scenes.append(Scene(shown.time_s, shown.time_s, 1, shown.fate.value, shown.reason))
-                self._tell(Tally.of(fates), "swapping")
-                shown = self._next(frames) if fates.total() < self._conversion.segment_frames else None
-        self._partial.finish_segment(Tally.of(fates), scenes)
+                outcomes[shown.outcome] += 1
+                if shown.outcome is not FrameOutcome.SWAPPED:
+                    scenes.append(Scene(shown.time_s, shown.time_s, 1, shown.outcome.value, shown.reason))
+                self._tell(FrameCounts.of(outcomes), "swapping")
+                shown = self._next(frames) if outcomes.total() < self._conversion.segment_frames else None
+        self._partial.finish_segment(FrameCounts.of(outcomes), scenes)
         return True
 
     def _next(self, frames: Iterator[_Written]) -> _Written | None:
@@ -355,7 +355,7 @@ class _Run:
                 f"'{conversion.source.name}' must show a face that can be swapped, but none was found in its "
                 f"{tally.frames} frames. Nothing was written. Use a clip with a larger or less hidden face."
             )
-        self._tell(Tally(), "joining")
+        self._tell(FrameCounts(), "joining")
         joined = self._partial.path / conversion.target.name
         join(self._partial.segments, self._sound, joined, self._timing, self._notes.append)
         if conversion.seal is not None:
@@ -363,10 +363,10 @@ class _Run:
         for written in (joined.with_suffix(".c2pa"), joined):  # the manifest of what cannot hold one lies beside it
             if written.exists():
                 publish(written, conversion.target.with_suffix(written.suffix))
-        self._tell(Tally(), "done")
+        self._tell(FrameCounts(), "done")
         self._partial.remove()
 
-    def _tell(self, written: Tally, phase: str) -> None:
+    def _tell(self, written: FrameCounts, phase: str) -> None:
         """Report progress; `written` is what the segment at work holds so far."""
         tally = self._partial.tally + written
         made = tally.frames - self._first

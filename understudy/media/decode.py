@@ -51,7 +51,7 @@ def ignore_note(note: str) -> None:
 
 
 def file_address(path: Path) -> str:
-    """Give a path as FFmpeg's own address for it: names with colons are names, never protocols."""
+    """Return a path as FFmpeg's own address for it: names with colons are names, never protocols."""
     return f"file:{path}"
 
 
@@ -185,7 +185,7 @@ def _animation(path: Path, kind: str, limits: MediaLimits) -> "Iterator[VideoFra
 
 
 def _decoded(path: Path, kind: str, notes: list[str], from_s: float) -> "Iterator[VideoFrame]":
-    """Give a clip's frames, progressive, with rising times; packets that cannot be decoded are passed over."""
+    """Return a clip's frames, progressive, with rising times; packets that cannot be decoded are passed over."""
     with open_clip(path, kind) as container:
         stream = video_stream(path, container)
         stream.codec_context.thread_count = 2

@@ -56,7 +56,7 @@ class Encoding:
             raise EncodingError(f"The height must be from 16 to 8192 px, but got {self.height}. Change it.")
 
     def codec_for(self, target: Path) -> str:
-        """Give the codec for a result.
+        """Return the codec for a result.
 
         Raises:
             EncodingError: its container does not exist here, or does not hold the codec.
@@ -86,7 +86,7 @@ class Encoding:
         raise EncodingError(f"This build of FFmpeg has no encoder for {codec}. Pick another --codec.")
 
     def options(self, encoder: str) -> dict[str, str]:
-        """Give an encoder's options. Frames leave in the order they are shown, so that pieces join."""
+        """Return an encoder's options. Frames leave in the order they are shown, so that pieces join."""
         crf = str(round(40 - 0.275 * self.quality))  # 18 at 80
         wide_crf = str(round(62 - 0.425 * self.quality))  # of 63: 28 at 80
         known = {
@@ -103,12 +103,12 @@ class Encoding:
 
 
 def pixel_format(encoder: str) -> str:
-    """Give the pixel format that frames are handed to an encoder in."""
+    """Return the pixel format that frames are handed to an encoder in."""
     return "yuv422p10le" if encoder == "prores_ks" else "yuv420p"
 
 
 def piece_suffix(encoder: str) -> str:
-    """Give the container of pieces: NUT keeps any time base, but does not hold every codec and its tags."""
+    """Return the container of pieces: NUT keeps any time base, but does not hold every codec and its tags."""
     if encoder == "prores_ks":
         return ".mov"
     return ".nut" if encoder in ("libx264", "libopenh264", "mpeg4") else ".mp4"

@@ -307,7 +307,7 @@ class _Budget:
         self._process.kill()
 
     def read(self, stream: IO[bytes], size: int) -> bytes:
-        """Give exactly `size` bytes, or fewer when the child ended."""
+        """Return exactly `size` bytes, or fewer when the child ended."""
         timer = threading.Timer(max(self._left_s, 0.0), self._kill)
         started_s = time.monotonic()
         timer.start()

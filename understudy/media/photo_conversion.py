@@ -10,10 +10,10 @@ from pathlib import Path
 from liveframe.frame import Frame, Image
 from liveframe.model import FrameModel
 from understudy.media.clip import read_lazily, read_photo
-from understudy.media.clip_gate import FrameFate, Screener
+from understudy.media.clip_gate import ClipGate, FrameOutcome
 from understudy.media.conversion import Conversion, ConvertError, ConvertReport, check_target, fitted
 from understudy.media.photo import PHOTO_SUFFIXES, write_photo
-from understudy.media.resume import Tally
+from understudy.media.resume import FrameCounts
 
 _LOOKS = 3  # at one picture: each fit of the mesh starts from the one before it
 _PREVIEW_LEAD = 4
@@ -81,15 +81,15 @@ def _show_and_write(
 ) -> ConvertReport:
     started_s = time.monotonic()
     model.warm_up()
-    screener = Screener(model.open_session(), conversion.policy, conversion.paints, conversion.is_face_suspected)
+    clip_gate = ClipGate(model.open_session(), conversion.policy, conversion.overlays, conversion.is_face_suspected)
     try:
         for number, image in enumerate(images):
-            shown, fate = screener.show(Frame(image, number, number / 25))
+            shown, outcome = clip_gate.show(Frame(image, number, number / 25))
     finally:
-        screener.close()
-    if fate not in (FrameFate.SWAPPED, FrameFate.KEPT) and not is_preview:
+        clip_gate.close()
+    if outcome not in (FrameOutcome.SWAPPED, FrameOutcome.KEPT) and not is_preview:
         raise ConvertError(
-            f"'{conversion.source.name}' must show faces that can be swapped, but: {screener.reason} Nothing was "
+            f"'{conversion.source.name}' must show faces that can be swapped, but: {clip_gate.reason} Nothing was "
             "written. Use a photo with a larger or less hidden face."
         )
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".converting-") as room:
@@ -98,5 +98,5 @@ def _show_and_write(
         if conversion.seal is not None:
             conversion.seal(written)
         os.replace(written, target)
-    tally = Tally.of(Counter([fate]))
+    tally = FrameCounts.of(Counter([outcome]))
     return ConvertReport(target, tally, 0, time.monotonic() - started_s)

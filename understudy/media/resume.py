@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from understudy.media.clip_gate import FrameFate
+from understudy.media.clip_gate import FrameOutcome
 
 SCHEMA = 2
 _PLAN = "plan.json"
@@ -17,7 +17,7 @@ _LONGEST_NAME_BYTES = 240
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class FrameCounts:
     """How many frames were written, by what they are.
 
     Attributes:
@@ -33,18 +33,18 @@ class Tally:
     kept: int = 0
 
     @classmethod
-    def of(cls, fates: Counter[FrameFate]) -> "Tally":
-        """Count fates."""
-        return cls(**{fate.value: fates[fate] for fate in FrameFate})
+    def of(cls, outcomes: Counter[FrameOutcome]) -> "FrameCounts":
+        """Count outcomes."""
+        return cls(**{outcome.value: outcomes[outcome] for outcome in FrameOutcome})
 
     @property
     def frames(self) -> int:
         """All of them."""
         return self.swapped + self.held + self.covered + self.kept
 
-    def __add__(self, other: "Tally") -> "Tally":
+    def __add__(self, other: "FrameCounts") -> "FrameCounts":
         mine, theirs = asdict(self), asdict(other)
-        return Tally(**{name: mine[name] + theirs[name] for name in mine})
+        return FrameCounts(**{name: mine[name] + theirs[name] for name in mine})
 
 
 def fingerprint(source: Path, settings: Mapping[str, object]) -> str:
@@ -62,21 +62,21 @@ class Scene:
         start_s: when it begins, on the source's clock from 0.
         end_s: when its last frame begins.
         frames: how many.
-        fate: "held", "covered" or "kept".
+        outcome: "held", "covered" or "kept".
         reason: why, as the model says it; may be empty.
     """
 
     start_s: float
     end_s: float
     frames: int
-    fate: str
+    outcome: str
     reason: str
 
     def joined(self, other: "Scene", gap_s: float) -> "Scene | None":
-        """Give both as one where the other follows at once and is alike, else None."""
-        if (self.fate, self.reason) != (other.fate, other.reason) or other.start_s - self.end_s > gap_s:
+        """Return both as one where the other follows at once and is alike, else None."""
+        if (self.outcome, self.reason) != (other.outcome, other.reason) or other.start_s - self.end_s > gap_s:
             return None
-        return Scene(self.start_s, other.end_s, self.frames + other.frames, self.fate, self.reason)
+        return Scene(self.start_s, other.end_s, self.frames + other.frames, self.outcome, self.reason)
 
 
 def merged(scenes: Iterable[Scene], gap_s: float = 0.5) -> list[Scene]:
@@ -104,7 +104,7 @@ class PartialClip:
         """
         self.path = beside(target, ".partial")
         self._suffix = suffix
-        self._tallies: list[Tally] = []
+        self._tallies: list[FrameCounts] = []
         self._scenes: list[Scene] = []
         plan_file = self.path / _PLAN
         if self.path.is_dir() and not (plan_file.is_file() and plan_file.read_text() == plan):
@@ -114,7 +114,7 @@ class PartialClip:
             _write_atomically(plan_file, plan)
         while self._tally_path(len(self._tallies)).is_file() and self.segment_path(len(self._tallies)).is_file():
             stored = json.loads(self._tally_path(len(self._tallies)).read_text())
-            self._tallies.append(Tally(**stored["tally"]))
+            self._tallies.append(FrameCounts(**stored["tally"]))
             self._scenes += [Scene(**scene) for scene in stored["scenes"]]
 
     @property
@@ -123,9 +123,9 @@ class PartialClip:
         return [self.segment_path(number) for number in range(len(self._tallies))]
 
     @property
-    def tally(self) -> Tally:
+    def tally(self) -> FrameCounts:
         """What the finished segments hold."""
-        return sum(self._tallies, Tally())
+        return sum(self._tallies, FrameCounts())
 
     @property
     def scenes(self) -> list[Scene]:
@@ -136,7 +136,7 @@ class PartialClip:
         """Where a segment belongs."""
         return self.path / f"segment-{number:06d}{self._suffix}"
 
-    def finish_segment(self, tally: Tally, scenes: Iterable[Scene] = ()) -> None:
+    def finish_segment(self, tally: FrameCounts, scenes: Iterable[Scene] = ()) -> None:
         """Count the next segment, which is written, as finished."""
         scenes = merged(scenes)
         note = {"tally": asdict(tally), "scenes": [asdict(scene) for scene in scenes]}

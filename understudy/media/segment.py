@@ -384,7 +384,7 @@ def _packet_time_s(packet: "Packet[Any]") -> float:
 def _picture_packets(
     parts: Iterable["InputContainer"], stream: "VideoStream", time_base: Fraction
 ) -> "Iterator[Packet[Any]]":
-    """Give all parts' packets with the source's ticks and the time that each picture stays."""
+    """Return all parts' packets with the source's ticks and the time that each picture stays."""
     waiting: Packet[VideoStream] | None = None
     step = 1
     for part in parts:

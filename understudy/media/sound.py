@@ -123,7 +123,7 @@ def _copied(source: SoundSource, index: int, track: "AudioStream") -> "Iterator[
 
 
 def _demuxed(container: Any, index: int) -> "Iterator[Packet[Any]]":
-    """Give a stream's packets until the file ends or breaks."""
+    """Return a stream's packets until the file ends or breaks."""
     from av.error import FFmpegError
 
     packets = container.demux(container.streams[index])
@@ -144,7 +144,7 @@ def _encoded(source: SoundSource, index: int, track: "AudioStream") -> "Iterator
 
 
 def _decoded(source: SoundSource, index: int) -> "Iterator[AudioFrame]":
-    """Give a track's frames on the result's clock; what cannot be decoded is passed over."""
+    """Return a track's frames on the result's clock; what cannot be decoded is passed over."""
     import av
     from av.error import FFmpegError
 

@@ -56,7 +56,7 @@ class Claim:
     watermark_payload: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Give the assertion as JSON values."""
+        """Return the assertion as JSON values."""
         facts: dict[str, Any] = {
             "face_replaced": True,
             "persona": self.persona,
@@ -303,7 +303,7 @@ def _verdict(store: Mapping[str, Any], state: str) -> Verdict:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; gives its exit status: 0 when every file is trusted, 1 when one is not, 2 on a bad setting."""
+    """Run the command; returns its exit status: 0 when every file is trusted, 1 when one is not, 2 on a bad setting."""
     parser = argparse.ArgumentParser(prog="understudy.provenance", description="Judge the C2PA manifests of files.")
     parser.add_argument("command", choices=["verify"])
     parser.add_argument("files", type=Path, nargs="+")

@@ -93,7 +93,7 @@ def read_identity(chain: Path, key: Path, anchors: Path | None = None, timestamp
 
 
 def development_identity(folder: Path) -> SigningIdentity:
-    """Give this machine's own certificate; made on first use, its leaf renewed a month before it ends.
+    """Return this machine's own certificate; made on first use, its leaf renewed a month before it ends.
 
     Args:
         folder: holds `root.pem` (to hand to whoever shall trust this machine), `root_key.pem` and `signer.pem`

@@ -47,8 +47,8 @@ class Disclosure:
     reason: str = ""
     watermark_key: bytes = field(default=DEFAULT_KEY, repr=False)
 
-    def paints(self, bundle_digest: str) -> tuple[Paint, ...]:
-        """Give what is painted on every picture: the watermark, then the label on top of it.
+    def overlays(self, bundle_digest: str) -> tuple[Paint, ...]:
+        """Return what is painted on every picture: the watermark, then the label on top of it.
 
         Args:
             bundle_digest: `Bundle.digest`; its 16-bit stand-in is the watermark's payload.

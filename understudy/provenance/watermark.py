@@ -68,14 +68,14 @@ class Code:
         return cls(signs, groups)
 
     def chips(self, payload: int) -> NDArray[np.float32]:
-        """Give the grid that says a payload: float32 [60, 80], two by two chips a cell."""
+        """Return the grid that says a payload: float32 [60, 80], two by two chips a cell."""
         bits = [1.0] + [1.0 if payload >> bit & 1 else -1.0 for bit in range(PAYLOAD_BITS)]
         cells = (self.signs * np.asarray(bits, np.float32)[self.groups]).reshape(GRID_HEIGHT, GRID_WIDTH)
         return np.kron(cells, np.asarray([[1, -1], [-1, 1]], np.float32)).astype(np.float32)
 
 
 def payload_of(digest: str) -> int:
-    """Give the 16 bits that stand for a bundle's digest (hex), to tell which version made a recording."""
+    """Return the 16 bits that stand for a bundle's digest (hex), to tell which version made a recording."""
     return int(hashlib.sha256(digest.encode()).hexdigest()[:4], 16)
 
 
@@ -112,7 +112,7 @@ class _Layer:
         return cls(levels(_FAINTEST), levels(1.0), threshold)
 
     def chosen(self, hiding: Levels) -> Iterator[Levels]:
-        """Give what to add, then what to subtract: uint8 [H, W].
+        """Return what to add, then what to subtract: uint8 [H, W].
 
         Args:
             hiding: uint8 [H, W], 255 where the strong levels are hidden for certain.
@@ -221,7 +221,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; gives its exit status."""
+    """Run the command; returns its exit status."""
     from understudy.media.guard import MediaError
     from understudy.provenance.watermark_detector import detect_file
 

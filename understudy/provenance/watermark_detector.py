@@ -68,7 +68,7 @@ class Finding:
     window: Window
 
     def to_json(self) -> dict[str, Any]:
-        """Give it as JSON values; the payload is null unless found."""
+        """Return it as JSON values; the payload is null unless found."""
         return asdict(self) | {"payload": self.payload if self.is_found else None}
 
     def describe(self) -> str:
@@ -82,7 +82,7 @@ class Finding:
 
 
 def feature_map(image: NDArray[np.uint8]) -> Map:
-    """Give a frame's answers to the checker filter.
+    """Return a frame's answers to the checker filter.
 
     Args:
         image: uint8 [H, W, 3] BGR, or its luma plane [H, W].
@@ -186,7 +186,7 @@ class _Line:
 
 
 def _lines(cells: int, px: int, shares: Sequence[float]) -> list[_Line]:
-    """Give every window of these sizes, in steps of `_STEP` px."""
+    """Return every window of these sizes, in steps of `_STEP` px."""
     lines: list[_Line] = []
     for share in shares:
         room = (1 - share) * cells * _SAMPLES

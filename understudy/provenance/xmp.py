@@ -23,7 +23,7 @@ _PACKET = (
 
 
 def with_metadata(content: bytes, suffix: str) -> bytes:
-    """Give a file that we wrote with the packet put in; one that has it already comes back as it is.
+    """Return a file that we wrote with the packet put in; one that has it already comes back as it is.
 
     Args:
         content: a whole JPEG, PNG, WebP, MP4 or QuickTime file.

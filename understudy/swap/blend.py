@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.swap.skin_detail import Detail
+from understudy.swap.skin_detail import SkinDetail
 from understudy.vision.align import transform
 from understudy.vision.face import AlignedFace, Matrix, Points
 from understudy.vision.mesh import FACE_OVAL
@@ -24,7 +24,7 @@ _OPAQUE = 178
 _GAIN_LIMITS = (0.6, 1.6)
 _LEVELS = np.arange(256, dtype=np.float64)[:, None]
 # How much fine structure a swap gets where nobody says otherwise.
-DETAIL = 1.35
+SKIN_DETAIL = 1.35
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class BlendSettings:
         use_hull: whether the mask ends at the mesh's face oval.
         own_eyes: whether the camera's own eyes and inner mouth show, as in the pairs that personas learn from:
             gaze and teeth are then exact, and as sharp as the camera.
-        detail: how much of the still's fine structure is laid over the network's, 0 to 2, where 1 is all there is.
+        skin_detail: how much of the still's fine structure is laid over the network's, 0 to 2, where 1 is all there is.
     """
 
     strength: float = 1.0
@@ -49,7 +49,7 @@ class BlendSettings:
     mask_size: float = 0.0
     use_hull: bool = True
     own_eyes: bool = True
-    detail: float = DETAIL
+    skin_detail: float = SKIN_DETAIL
 
     def __post_init__(self) -> None:
         limits = {
@@ -57,7 +57,7 @@ class BlendSettings:
             "colour_match": (0.0, 1.0),
             "mask_feather": (0.0, 0.25),
             "mask_size": (-0.25, 0.25),
-            "detail": (0.0, 2.0),
+            "skin_detail": (0.0, 2.0),
         }
         for name, (low, high) in limits.items():
             value = getattr(self, name)
@@ -77,7 +77,7 @@ class Blender:
         face: AlignedFace,
         swap: Swap,
         settings: BlendSettings | None = None,
-        detail: Detail | None = None,
+        skin_detail: SkinDetail | None = None,
     ) -> float:
         """Blend one swap into a frame, in place.
 
@@ -86,7 +86,7 @@ class Blender:
             face: where the crop came from.
             swap: uint8 [R, R, 4], BGR and mask of the same crop; R may differ from the crop's size. Not changed.
             settings: how; the defaults where not given.
-            detail: the persona's fine structure, where the swap needs it.
+            skin_detail: the persona's fine structure, where the swap needs it.
 
         Returns:
             The share of the crop that the mask hides, 0 to 1; where it is half transparent, the camera's face
@@ -97,8 +97,8 @@ class Blender:
         frame_to_swap = face.frame_to_crop * np.float32(scale)
         frame_to_swap[:, 2] += (scale - 1) / 2  # pixel centres: networks learn from crops resized by averaging
         swap, frame_to_swap = _shrunk(swap, frame_to_swap)
-        if detail is not None and chosen.detail > 0:
-            swap = detail.added(swap, face.mesh_at(swap.shape[0]), chosen.detail)
+        if skin_detail is not None and chosen.skin_detail > 0:
+            swap = skin_detail.added(swap, face.mesh_at(swap.shape[0]), chosen.skin_detail)
         mask = self._mask(swap, face, chosen)
         coverage = cv2.countNonZero(cv2.threshold(mask, _OPAQUE, 255, cv2.THRESH_BINARY)[1]) / mask.size
         region = _region(mask, frame_to_swap, frame.shape)

@@ -82,7 +82,7 @@ class PeopleWatch:
         self._frame = 0
 
     def assign(self, image: Image, faces: Sequence[Face]) -> Mapping[int, str]:
-        """Give the persona (or `AS_IT_IS`) of each face that a rule fits, by track id.
+        """Return the persona (or `AS_IT_IS`) of each face that a rule fits, by track id.
 
         Args:
             image: uint8 [H, W, 3] BGR, the frame.

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from liveframe.errors import LateError, LiveframeError, ModelError
 from liveframe.model import BatchModel
-from understudy.swap.skin_detail import Detail
+from understudy.swap.skin_detail import SkinDetail
 from understudy.vision.face import MESH_POINTS, AlignedFace
-from understudy.vision.reenact import Still, reenact
+from understudy.vision.reenact import ReferenceFace, reenact
 
 Swap = NDArray[np.uint8]
 
@@ -33,7 +33,7 @@ class CropRenderer(Protocol):
     input_size: int
 
     def __call__(self, face: AlignedFace) -> Swap:
-        """Give uint8 [R, R, 4], BGR and mask, of the crop uint8 [S, S, 3]; the crop stays as it is."""
+        """Return uint8 [R, R, 4], BGR and mask, of the crop uint8 [S, S, 3]; the crop stays as it is."""
         ...
 
 
@@ -46,7 +46,7 @@ class AsyncBatchModel(BatchModel, Protocol):
         ...
 
 
-Role = BatchModel | CropRenderer
+Renderer = BatchModel | CropRenderer
 
 
 class InstantPersona:
@@ -57,7 +57,7 @@ class InstantPersona:
         input_size: side of the crops, px.
     """
 
-    def __init__(self, still: Still, input_size: int = 256) -> None:
+    def __init__(self, still: ReferenceFace, input_size: int = 256) -> None:
         self.input_size = input_size
         self._still = still
 
@@ -75,53 +75,53 @@ class InstantPersona:
             mesh = None
         if image is None or mesh is None or mesh.shape != (MESH_POINTS, 3):
             raise ModelError(f"{folder} must hold still.png and mesh.npy, but does not. Make the persona again.")
-        return cls(Still(np.asarray(image, np.uint8), mesh.astype(np.float32)))
+        return cls(ReferenceFace(np.asarray(image, np.uint8), mesh.astype(np.float32)))
 
     def __call__(self, face: AlignedFace) -> Swap:
-        """Give uint8 [S, S, 4], BGR and mask."""
+        """Return uint8 [S, S, 4], BGR and mask."""
         image, mask = reenact(self._still, face.crop, face.mesh)
         return np.asarray(cv2.merge([*cv2.split(image), mask]), np.uint8)
 
 
-class Player:
-    """A role made ready for the live loop: what kind it is, is asked once. Thread-safe as its role is.
+class LoadedRenderer:
+    """A renderer made ready for the live loop: what kind it is, is asked once. Thread-safe as its renderer is.
 
     Args:
-        role: who plays.
-        detail: the persona's fine structure, for a role that paints without it.
+        renderer: who plays.
+        skin_detail: the persona's fine structure, for a renderer that paints without it.
 
     Attributes:
-        role: the same.
-        detail: the same; None where the role paints its own.
+        renderer: the same.
+        skin_detail: the same; None where the renderer paints its own.
         is_aligned: whether what it paints lies on the driver's own eyes and mouth, as pairs and instant personas do.
         input_size: the side of the crops that it takes, px.
-        is_far: whether its batches are sent away, and answered while the caller goes on.
+        is_remote: whether its batches are sent away, and answered while the caller goes on.
     """
 
-    def __init__(self, role: Role, detail: Detail | None = None) -> None:
-        self.role = role
-        self.detail = detail if isinstance(role, BatchModel) else None
-        self.is_aligned = self.detail is not None or isinstance(role, InstantPersona)
-        self._far = role if isinstance(role, AsyncBatchModel) else None
-        self.is_far = self._far is not None
-        if isinstance(role, BatchModel):
-            self.input_size = role.spec.input_shape[0]
-            self._render = partial(_predict, role)
+    def __init__(self, renderer: Renderer, skin_detail: SkinDetail | None = None) -> None:
+        self.renderer = renderer
+        self.skin_detail = skin_detail if isinstance(renderer, BatchModel) else None
+        self.is_aligned = self.skin_detail is not None or isinstance(renderer, InstantPersona)
+        self._remote = renderer if isinstance(renderer, AsyncBatchModel) else None
+        self.is_remote = self._remote is not None
+        if isinstance(renderer, BatchModel):
+            self.input_size = renderer.spec.input_shape[0]
+            self._render = partial(_predict, renderer)
         else:
-            self.input_size = role.input_size
-            self._render = partial(_render, role)
+            self.input_size = renderer.input_size
+            self._render = partial(_render, renderer)
 
-    def play(self, faces: Sequence[AlignedFace]) -> list[Swap]:
-        """Render faces, in as few batches as the role takes.
+    def render(self, faces: Sequence[AlignedFace]) -> list[Swap]:
+        """Render faces, in as few batches as the renderer takes.
 
         Args:
-            faces: aligned at the role's input size.
+            faces: aligned at the renderer's input size.
 
         Returns:
             uint8 [R, R, 4] for each, BGR and mask.
 
         Raises:
-            LiveframeError: the role failed, or answered with something else.
+            LiveframeError: the renderer failed, or answered with something else.
         """
         try:
             swaps = self._render(faces)
@@ -132,14 +132,14 @@ class Player:
         return _checked(swaps, len(faces))
 
     def start(self, faces: Sequence[AlignedFace]) -> Callable[[], list[Swap]]:
-        """Begin to render faces; the callable that comes back gives what `play` would.
+        """Begin to render faces; the callable that comes back returns what `render` would.
 
-        A role far away is sent its batches at once. A role in this process waits for the call, so that the
+        A renderer far away is sent its batches at once. A renderer in this process waits for the call, so that the
         work is done on the thread that calls.
         """
-        if self._far is None:
-            return partial(self.play, faces)
-        futures = [self._far.submit(batch) for batch in _batches(self._far, faces)]
+        if self._remote is None:
+            return partial(self.render, faces)
+        futures = [self._remote.submit(batch) for batch in _batches(self._remote, faces)]
         return lambda: _checked([swap for future in futures for swap in _answer(future)], len(faces))
 
 

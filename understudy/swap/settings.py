@@ -6,7 +6,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from understudy.swap.blend import DETAIL, BlendSettings
+from understudy.swap.blend import SKIN_DETAIL, BlendSettings
 from understudy.vision.face import Face
 
 _MUCH_LARGER = 1.5
@@ -34,11 +34,11 @@ class SwapSettings:
         mask_size: 1 is the network's own mask, 0.5 much smaller, 1.5 much larger.
         faces: "all"; "largest", which stays with one face until another is half as large again; or a track's
             id. Faces not chosen are shown as the camera sees them.
-        cast: personas by track id, for several faces; faces not named get `persona`, and those named with "" are
+        persona_by_track: personas by track id, for several faces; faces not named get `persona`, and those named with "" are
             shown as the camera sees them.
         use_hull: whether the mask ends at the mesh's face oval.
         own_eyes: whether the actor's own eyes and inner mouth show; else what the persona's network paints there.
-        detail: how much of the fine structure of the persona's still is laid over what the network paints, 0 to 2.
+        skin_detail: how much of the fine structure of the persona's still is laid over what the network paints, 0 to 2.
         view: what is drawn.
     """
 
@@ -48,10 +48,10 @@ class SwapSettings:
     mask_feather: float = 0.25
     mask_size: float = 1.0
     faces: str | int = "all"
-    cast: Mapping[int, str] = field(default_factory=dict[int, str])
+    persona_by_track: Mapping[int, str] = field(default_factory=dict[int, str])
     use_hull: bool = True
     own_eyes: bool = True
-    detail: float = DETAIL
+    skin_detail: float = SKIN_DETAIL
     view: View = View.RESULT
 
     def __post_init__(self) -> None:
@@ -74,22 +74,22 @@ class SwapSettings:
             mask_size=(self.mask_size - 1) * _SIZE_SPAN,
             use_hull=self.use_hull,
             own_eyes=self.own_eyes,
-            detail=self.detail,
+            skin_detail=self.skin_detail,
         )
 
     def persona_of(self, face: Face) -> str:
         """Who plays a face."""
-        return self.cast.get(face.track_id, self.persona)
+        return self.persona_by_track.get(face.track_id, self.persona)
 
 
-class Chooser:
+class FaceSelector:
     """Chooses the faces to replace; remembers whom it chose. Not thread-safe: one per session."""
 
     def __init__(self) -> None:
         self._chosen_id: int | None = None
 
     def choose(self, faces: Sequence[Face], settings: SwapSettings) -> list[Face]:
-        """Give the faces that must be replaced, those without a mesh included, but for those left as they are."""
+        """Return the faces that must be replaced, those without a mesh included, but for those left as they are."""
         return [face for face in self._chosen(faces, settings.faces) if settings.persona_of(face)]
 
     def _chosen(self, faces: Sequence[Face], which: str | int) -> list[Face]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.vision.face import Points, resized_mesh
-from understudy.vision.reenact import MeshWarp, Still, driver_parts, main_triangles
+from understudy.vision.reenact import MeshWarp, ReferenceFace, driver_parts, main_triangles
 
 Swap = NDArray[np.uint8]
 
@@ -22,14 +22,14 @@ _MAP_STEP = 4
 _SMALLEST_PX = 32
 
 
-class Detail:
+class SkinDetail:
     """The fine structure of one still. Read-only, and so thread-safe.
 
     Args:
         still: the persona's look.
     """
 
-    def __init__(self, still: Still) -> None:
+    def __init__(self, still: ReferenceFace) -> None:
         self._side = still.image.shape[0]
         self._warp = MeshWarp(still.mesh, main_triangles())
         image = still.image.astype(np.float32)

@@ -15,9 +15,9 @@ from understudy.bundle.bundle import Bundle
 from understudy.draw.mesh_overlay import draw_mesh, tinted
 from understudy.swap.blend import Blender
 from understudy.swap.people import People
-from understudy.swap.renderer import CropRenderer, InstantPersona, Player, Role
-from understudy.swap.settings import Chooser, SwapSettings, View
-from understudy.swap.skin_detail import Detail
+from understudy.swap.renderer import CropRenderer, InstantPersona, LoadedRenderer, Renderer
+from understudy.swap.settings import FaceSelector, SwapSettings, View
+from understudy.swap.skin_detail import SkinDetail
 from understudy.vision.align import align
 from understudy.vision.detect import FaceDetector
 from understudy.vision.face import AlignedFace, Face
@@ -34,10 +34,10 @@ class FaceSwapper:
     """A FrameModel that replaces faces. Shared by all viewers; personas are loaded at their first use.
 
     Args:
-        bundle: the personas; None when `roles` holds all of them.
+        bundle: the personas; None when `renderers` holds all of them.
         settings: what sessions start with; the bundle's first persona where none is named.
         threads: cores that one frame's networks use.
-        roles: further personas, or others in place of the bundle's: a remote model, an instant persona.
+        renderers: further personas, or others in place of the bundle's: a remote model, an instant persona.
         tracking: how faces are followed.
         people: who plays whom, told by their faces, where several are in sight.
 
@@ -50,7 +50,7 @@ class FaceSwapper:
         bundle: Bundle | None = None,
         settings: SwapSettings | None = None,
         threads: int = 1,
-        roles: Mapping[str, Role] | None = None,
+        renderers: Mapping[str, Renderer] | None = None,
         tracking: TrackSettings | None = None,
         people: People | None = None,
     ) -> None:
@@ -59,12 +59,14 @@ class FaceSwapper:
         self._threads = threads
         self._tracking = tracking or TrackSettings()
         self._lock = threading.Lock()
-        self._players = {name: Player(role, self._detail(name)) for name, role in (roles or {}).items()}
-        self._eyes: tuple[FaceDetector, FaceMesh] | None = None
+        self._loaded = {
+            name: LoadedRenderer(renderer, self._skin_detail(name)) for name, renderer in (renderers or {}).items()
+        }
+        self._face_models: tuple[FaceDetector, FaceMesh] | None = None
         shipped = [info.name for info in bundle.personas] if bundle else []
-        self.personas = (*shipped, *(name for name in self._players if name not in shipped))
+        self.personas = (*shipped, *(name for name in self._loaded if name not in shipped))
         if not self.personas:
-            raise ModelError("A swapper must have a persona, but got neither a bundle nor roles. Give one.")
+            raise ModelError("A swapper must have a persona, but got neither a bundle nor renderers. Give one.")
         self.settings = self.resolved(settings or SwapSettings())
 
     def warm_up(self) -> None:
@@ -74,8 +76,8 @@ class FaceSwapper:
             ModelError: one of them cannot run here.
         """
         with self._lock:
-            if self._eyes is None:
-                self._eyes = _open_eyes(self._threads)
+            if self._face_models is None:
+                self._face_models = _load_face_models(self._threads)
         self.load([*_names(self.settings), *(self.people.personas if self.people else ())])
 
     def open_session(self) -> "SwapSession":
@@ -84,24 +86,24 @@ class FaceSwapper:
         Raises:
             ModelError: `warm_up` has not run.
         """
-        if self._eyes is None:
+        if self._face_models is None:
             raise ModelError("A swapper must be warm before it opens a session, but is cold. Call warm_up first.")
-        is_split = any(player.is_far for player in self._players.values())
+        is_split = any(loaded.is_remote for loaded in self._loaded.values())
         kind = SplitSwapSession if is_split else SwapSession
-        return kind(self, FaceTracker(*self._eyes, self._tracking), self.settings)
+        return kind(self, FaceTracker(*self._face_models, self._tracking), self.settings)
 
-    def with_role(self, name: str, role: Role) -> "FaceSwapper":
-        """Give another swapper that knows one more persona (or another one of that name), sharing all networks."""
-        roles = {key: player.role for key, player in self._players.items()} | {name: role}
-        other = FaceSwapper(self._bundle, self.settings, self._threads, roles, self._tracking, self.people)
-        other._eyes = self._eyes
+    def with_renderer(self, name: str, renderer: Renderer) -> "FaceSwapper":
+        """Return another swapper that knows one more persona (or another one of that name), sharing all networks."""
+        renderers = {key: loaded.renderer for key, loaded in self._loaded.items()} | {name: renderer}
+        other = FaceSwapper(self._bundle, self.settings, self._threads, renderers, self._tracking, self.people)
+        other._face_models = self._face_models
         return other
 
     def with_people(self, people: People) -> "FaceSwapper":
-        """Give another swapper that tells by their faces who plays whom, sharing all networks."""
-        roles = {key: player.role for key, player in self._players.items()}
-        other = FaceSwapper(self._bundle, self.settings, self._threads, roles, self._tracking, people)
-        other._eyes = self._eyes
+        """Return another swapper that tells by their faces who plays whom, sharing all networks."""
+        renderers = {key: loaded.renderer for key, loaded in self._loaded.items()}
+        other = FaceSwapper(self._bundle, self.settings, self._threads, renderers, self._tracking, people)
+        other._face_models = self._face_models
         return other
 
     def resolved(self, settings: SwapSettings) -> SwapSettings:
@@ -120,7 +122,7 @@ class FaceSwapper:
 
     def is_loaded(self, names: Iterable[str]) -> bool:
         """Whether these personas can play at once."""
-        return all(name in self._players for name in names)
+        return all(name in self._loaded for name in names)
 
     def load(self, names: Iterable[str]) -> None:
         """Load personas and run each once; takes 10 to 300 ms each, nothing for those loaded.
@@ -129,14 +131,14 @@ class FaceSwapper:
             ModelError: one of them cannot run here.
         """
         for name in names:
-            if name in self._players or self._bundle is None:
+            if name in self._loaded or self._bundle is None:
                 continue
-            role = self._bundle.swap_model(name, self._threads)
-            role.predict(np.zeros((1, *role.spec.input_shape), np.uint8))
+            renderer = self._bundle.swap_model(name, self._threads)
+            renderer.predict(np.zeros((1, *renderer.spec.input_shape), np.uint8))
             with self._lock:
-                self._players.setdefault(name, Player(role, self._detail(name)))
+                self._loaded.setdefault(name, LoadedRenderer(renderer, self._skin_detail(name)))
 
-    def _detail(self, name: str) -> Detail | None:
+    def _skin_detail(self, name: str) -> SkinDetail | None:
         """The fine structure of one of the bundle's personas that learned from pairs; None of all others.
 
         Only pairs lie on the driver's mesh: the classic recipe and other people's models paint eyes and brows of
@@ -145,11 +147,11 @@ class FaceSwapper:
         bundle = self._bundle
         if bundle is None or name not in [info.name for info in bundle.personas]:
             return None
-        return Detail(bundle.still(name)) if bundle.manifest.training.get("recipe") == "paired" else None
+        return SkinDetail(bundle.still(name)) if bundle.manifest.training.get("recipe") == "paired" else None
 
-    def player(self, name: str) -> Player:
+    def loaded(self, name: str) -> LoadedRenderer:
         """A loaded persona."""
-        return self._players[name]
+        return self._loaded[name]
 
 
 class SwapSession:
@@ -162,7 +164,7 @@ class SwapSession:
     def __init__(self, model: FaceSwapper, tracker: FaceTracker, settings: SwapSettings) -> None:
         self._model = model
         self._tracker = tracker
-        self._chooser = Chooser()
+        self._selector = FaceSelector()
         self._people = model.people.open() if model.people else None
         self._blender = Blender()
         self._lock = threading.Lock()
@@ -205,7 +207,9 @@ class SwapSession:
             if self._model.is_loaded(_names(wanted)):
                 self._settings = wanted
                 return
-            self._settings = replace(wanted, persona=self._settings.persona, cast=self._settings.cast)
+            self._settings = replace(
+                wanted, persona=self._settings.persona, persona_by_track=self._settings.persona_by_track
+            )
             if self._loader is None and not self._is_closed:
                 self._loader = threading.Thread(target=self._load_wanted, name="understudy-persona", daemon=True)
                 self._loader.start()
@@ -229,7 +233,7 @@ class SwapSession:
     def _begun(self, frame: Frame) -> Callable[[], FrameResult]:
         """Find and cut out the faces and start the personas; the callable waits for them and blends.
 
-        The first half owns the tracker and the chooser, the second the blender: halves of different frames may
+        The first half owns the tracker and the selector, the second the blender: halves of different frames may
         overlap, two of the same kind may not.
         """
         if self._is_closed:
@@ -239,19 +243,21 @@ class SwapSession:
         faces = self._tracker.update(frame.image, frame.captured_s)
         self._faces = tuple(faces)
         stages_ms = dict(self._tracker.stages_ms)
-        lap = _Laps(stages_ms)
+        lap = _StageTimer(stages_ms)
         if self._people is not None:
-            settings = replace(settings, cast={**self._people.assign(frame.image, faces), **settings.cast})
-        chosen = self._chooser.choose(faces, settings)
+            settings = replace(
+                settings, persona_by_track={**self._people.assign(frame.image, faces), **settings.persona_by_track}
+            )
+        chosen = self._selector.choose(faces, settings)
         parts = self._aligned(frame.image, [face for face in chosen if face.mesh is not None], settings)
         lap("warp")
-        players = [self._model.player(name) for name in parts]
-        plays = [(player, part, player.start(part)) for player, part in zip(players, parts.values(), strict=True)]
+        all_loaded = [self._model.loaded(name) for name in parts]
+        started = [(loaded, part, loaded.start(part)) for loaded, part in zip(all_loaded, parts.values(), strict=True)]
 
         def finish() -> FrameResult:
             swaps = [
-                _Painted(face, swap, player)
-                for player, part, answer in plays
+                _RenderedFace(face, swap, loaded)
+                for loaded, part, answer in started
                 for face, swap in zip(part, answer(), strict=True)
             ]
             lap("network")
@@ -263,19 +269,19 @@ class SwapSession:
         return finish
 
     def _blended(
-        self, image: NDArray[np.uint8], swaps: Sequence["_Painted"], settings: SwapSettings
+        self, image: NDArray[np.uint8], swaps: Sequence["_RenderedFace"], settings: SwapSettings
     ) -> tuple[NDArray[np.uint8], int]:
-        """Give a new image with the swaps in it, and how many faces they replaced."""
+        """Return a new image with the swaps in it, and how many faces they replaced."""
         out, blend = image.copy(), settings.blend()
         if settings.view == View.MASK:
             blend = replace(blend, colour_match=0.0)
         coverage: list[float] = []
         # Nearer faces are larger, and cover those behind them.
         for each in sorted(swaps, key=lambda painted: -_zoom(painted.face)):
-            how = blend if each.player.is_aligned else replace(blend, own_eyes=False)
+            how = blend if each.loaded.is_aligned else replace(blend, own_eyes=False)
             is_mask = settings.view == View.MASK
-            shown, detail = (tinted(each.swap), None) if is_mask else (each.swap, each.player.detail)
-            coverage.append(self._blender.blend(out, each.face, shown, how, detail))
+            shown, skin_detail = (tinted(each.swap), None) if is_mask else (each.swap, each.loaded.skin_detail)
+            coverage.append(self._blender.blend(out, each.face, shown, how, skin_detail))
             if settings.view == View.MESH:
                 draw_mesh(out, each.face.face)
         done = sum(share >= _LEAST_COVERAGE for share in coverage)
@@ -288,7 +294,7 @@ class SwapSession:
         parts: dict[str, list[AlignedFace]] = {}
         for face in faces:
             name = settings.persona_of(face)
-            parts.setdefault(name, []).append(align(image, face, self._model.player(name).input_size))
+            parts.setdefault(name, []).append(align(image, face, self._model.loaded(name).input_size))
         return parts
 
     def _load_wanted(self) -> None:
@@ -323,15 +329,15 @@ class SplitSwapSession(SwapSession):
         return self._begun(frame)
 
 
-class _Painted(NamedTuple):
+class _RenderedFace(NamedTuple):
     """A face, what its persona painted (uint8 [R, R, 4], BGR and mask), and who painted it."""
 
     face: AlignedFace
     swap: NDArray[np.uint8]
-    player: Player
+    loaded: LoadedRenderer
 
 
-class _Laps:
+class _StageTimer:
     """Notes the milliseconds since the last lap."""
 
     def __init__(self, stages_ms: dict[str, float]) -> None:
@@ -344,7 +350,7 @@ class _Laps:
         self._last_s = now_s
 
 
-def _open_eyes(threads: int) -> tuple[FaceDetector, FaceMesh]:
+def _load_face_models(threads: int) -> tuple[FaceDetector, FaceMesh]:
     """Load the detector and the mesh and run each once, on a grey picture."""
     try:
         detector, mesh = FaceDetector(threads), FaceMesh(threads)
@@ -357,7 +363,7 @@ def _open_eyes(threads: int) -> tuple[FaceDetector, FaceMesh]:
 
 
 def _names(settings: SwapSettings) -> list[str]:
-    return [settings.persona, *(name for name in settings.cast.values() if name)]
+    return [settings.persona, *(name for name in settings.persona_by_track.values() if name)]
 
 
 def _zoom(face: AlignedFace) -> float:

@@ -11,12 +11,12 @@ from understudy.consent.trust_store import TrustStore
 from understudy.provenance.c2pa import Claim, Provenance
 from understudy.provenance.disclosure import Disclosure, read_disclosure
 from understudy.provenance.watermark import payload_of
-from understudy.swap.renderer import InstantPersona, Role
+from understudy.swap.renderer import InstantPersona, Renderer
 from understudy.swap.swapper import FaceSwapper, SwapSettings
 
 
 @dataclass(frozen=True, slots=True)
-class Performer:
+class VerifiedSwapper:
     """Who performs, and by what.
 
     Attributes:
@@ -34,16 +34,16 @@ class Performer:
     store: TrustStore
 
     @classmethod
-    def engage(
+    def open(
         cls,
         bundle: Path,
         settings: SwapSettings,
         use: str,
         store: TrustStore,
         threads: int = 1,
-        look: Path | None = None,
+        photo_persona: Path | None = None,
         photo: Path | None = None,
-    ) -> "Performer":
+    ) -> "VerifiedSwapper":
         """Open a bundle and check that its persona may be put to a use.
 
         Args:
@@ -52,7 +52,7 @@ class Performer:
             use: "live" or "record".
             store: the operator's.
             threads: cores that one frame's networks use.
-            look: folder of a persona that has no network yet, as the Studio makes it (still.png, mesh.npy,
+            photo_persona: folder of a persona that has no network yet, as the Studio makes it (still.png, mesh.npy,
                 consent.json): its still plays, and takes the folder's name where the settings name nobody.
             photo: the picture that its record lists, where that is not the look's own still.
 
@@ -62,20 +62,22 @@ class Performer:
             ModelError: the look is not there.
             TrustError: the operator's keys cannot be read.
         """
-        opened, roles = Bundle.load(bundle), dict[str, Role]()
-        if look is None:
+        opened, renderers = Bundle.load(bundle), dict[str, Renderer]()
+        if photo_persona is None:
             info = opened.persona(settings.persona) if settings.persona else opened.personas[0]
             persona = Persona.load(info.name, info.title, info.still, info.consent)
         else:
-            name = settings.persona or look.name
-            persona = Persona.load(name, name.title(), photo or look / "still.png", look / "consent.json")
-            settings, roles = replace(settings, persona=name), {name: InstantPersona.open(look)}
-        performer = cls(opened, persona, FaceSwapper(opened, settings, threads, roles), use, store)
-        performer.check_consent()
-        return performer
+            name = settings.persona or photo_persona.name
+            persona = Persona.load(
+                name, name.title(), photo or photo_persona / "still.png", photo_persona / "consent.json"
+            )
+            settings, renderers = replace(settings, persona=name), {name: InstantPersona.open(photo_persona)}
+        verified = cls(opened, persona, FaceSwapper(opened, settings, threads, renderers), use, store)
+        verified.check_consent()
+        return verified
 
     def check_consent(self) -> str:
-        """Ask whether the persona may be put to the use now; gives the record's digest.
+        """Ask whether the persona may be put to the use now; returns the record's digest.
 
         Raises:
             ConsentError: it may not.
@@ -92,12 +94,12 @@ class Performer:
         """
         return read_disclosure(self.store.folder)
 
-    def paints(self) -> tuple[Paint, ...]:
+    def overlays(self) -> tuple[Paint, ...]:
         """What marks every picture: the watermark, then the label on top of it."""
-        return self.disclosure.paints(self.bundle.digest)
+        return self.disclosure.overlays(self.bundle.digest)
 
-    def sealer(self, provenance: Provenance, others: Sequence["Performer"] = ()) -> Callable[[Path], None]:
-        """Give what asks for consent once more and then signs a finished recording, in place, before it is published.
+    def sealer(self, provenance: Provenance, others: Sequence["VerifiedSwapper"] = ()) -> Callable[[Path], None]:
+        """Return what asks for consent once more and then signs a finished recording, in place, before it is published.
 
         `others` play in it too: the claim names them, and their consent is asked for as well.
 

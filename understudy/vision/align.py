@@ -19,7 +19,7 @@ _RIGID = (33, 133, 362, 263, 168, 6, 2, 61, 291, 164)
 
 @cache
 def mean_mesh() -> Points:
-    """Give the mean face in unit-crop coordinates: float32 [468, 3], 0 to 1, read-only.
+    """Return the mean face in unit-crop coordinates: float32 [468, 3], 0 to 1, read-only.
 
     Generalised Procrustes mean of machine-made faces, made symmetric (`training.data.mean_mesh`).
     """
@@ -29,7 +29,7 @@ def mean_mesh() -> Points:
 
 
 def crop_matrix(mesh: Points, size: int) -> Matrix:
-    """Give the similarity that brings a face upright into a square crop.
+    """Return the similarity that brings a face upright into a square crop.
 
     Least squares on ten points against the mean face (Umeyama 1991, without reflection).
 
@@ -45,7 +45,7 @@ def crop_matrix(mesh: Points, size: int) -> Matrix:
 
 
 def similarity(source: Points, target: Points) -> Matrix:
-    """Give the similarity (scale, rotation, shift) that brings source nearest to target in least squares.
+    """Return the similarity (scale, rotation, shift) that brings source nearest to target in least squares.
 
     Args:
         source: float32 [K, 2], px.
@@ -102,7 +102,7 @@ def align(image: NDArray[np.uint8], face: Face, size: int) -> AlignedFace:
 def cut_out(
     image: NDArray[np.uint8], to_image: Matrix | NDArray[np.float64], size: int, border: int
 ) -> NDArray[np.uint8]:
-    """Give a square part of an image, turned and scaled: cv2.warpAffine's result in half its time.
+    """Return a square part of an image, turned and scaled: cv2.warpAffine's result in half its time.
 
     cv2 warps four channels in less than half the time that it needs for three; so only what is looked at gets a fourth.
 

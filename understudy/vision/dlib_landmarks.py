@@ -93,13 +93,13 @@ class FivePoints:
 
 
 def _patch_template() -> Points:
-    """Give the template scaled so that dlib's square has its set size, centred in the patch."""
+    """Return the template scaled so that dlib's square has its set size, centred in the patch."""
     from_centre = FACE_TEMPLATE - FACE_TEMPLATE.mean(axis=0)
     zoom = _SQUARE_SIZE / (_SQUARE_PER_SPREAD * float(np.linalg.norm(from_centre)))
     return (from_centre * zoom + _PATCH_SIZE / 2).astype(np.float32)
 
 
 def _square() -> tuple[int, int, int, int]:
-    """Give the square that dlib's detector would draw in the patch: left, top, right, bottom."""
+    """Return the square that dlib's detector would draw in the patch: left, top, right, bottom."""
     left, top = (round(_PATCH_SIZE / 2 - _SQUARE_SIZE / 2 + shift * _SQUARE_SIZE) for shift in _SQUARE_SHIFT)
     return left, top, left + _SQUARE_SIZE, top + _SQUARE_SIZE

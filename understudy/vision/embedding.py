@@ -81,11 +81,11 @@ class SFaceEmbedder:
         return vector / max(float(np.linalg.norm(vector)), 1e-12)
 
     def distance(self, first: Embedding, second: Embedding) -> float:
-        """Give 1 - cosine: 0 for the same picture, about 1 for strangers, 2 at most."""
+        """Return 1 - cosine: 0 for the same picture, about 1 for strangers, 2 at most."""
         return 1.0 - self.similarity(first, second)
 
     def similarity(self, first: Embedding, second: Embedding) -> float:
-        """Give the cosine, -1 to 1."""
+        """Return the cosine, -1 to 1."""
         return float(first @ second)
 
 
@@ -116,11 +116,11 @@ class DlibEmbedder:
         return np.array(self._network.compute_face_descriptor(patch_rgb, shape), np.float32)
 
     def distance(self, first: Embedding, second: Embedding) -> float:
-        """Give the Euclidean distance: 0 for the same picture, 0.6 divides one person from two."""
+        """Return the Euclidean distance: 0 for the same picture, 0.6 divides one person from two."""
         return float(np.linalg.norm(first - second))
 
     def similarity(self, first: Embedding, second: Embedding) -> float:
-        """Give 1 - distance: above 0.4 speaks for one person."""
+        """Return 1 - distance: above 0.4 speaks for one person."""
         return 1.0 - self.distance(first, second)
 
 

@@ -53,7 +53,7 @@ class AlignedFace:
     face: Face
 
     def mesh_at(self, size: int) -> Points:
-        """Give the mesh in px of the same crop at another size, resized by averaging: pixel centres stay.
+        """Return the mesh in px of the same crop at another size, resized by averaging: pixel centres stay.
 
         Args:
             size: side of that picture, px.
@@ -62,7 +62,7 @@ class AlignedFace:
 
 
 def resized_mesh(mesh: Points, scale: float) -> Points:
-    """Give a mesh in px of its picture resized by averaging: pixel centres stay where they are.
+    """Return a mesh in px of its picture resized by averaging: pixel centres stay where they are.
 
     Args:
         mesh: float32 [K, 2 or 3], px.

@@ -80,7 +80,7 @@ class FaceMesh:
         return points, float(1 / (1 + np.exp(-logit)))
 
     def refine(self, image: NDArray[np.uint8], face: Face) -> Face:
-        """Give the face with its mesh and presence; fitted twice, as the first fit finds the better region."""
+        """Return the face with its mesh and presence; fitted twice, as the first fit finds the better region."""
         rough, presence = self.fit(image, face)
         if presence < 0.5:
             return replace(face, mesh=rough, presence=presence)
@@ -89,12 +89,12 @@ class FaceMesh:
 
 
 def mesh_box(mesh: Points) -> NDArray[np.float32]:
-    """Give the box around a mesh: float32 [4], xyxy, px."""
+    """Return the box around a mesh: float32 [4], xyxy, px."""
     return np.concatenate([mesh[:, :2].min(0), mesh[:, :2].max(0)]).astype(np.float32)
 
 
 def _roi_to_frame(where: Face | Points) -> Matrix:
-    """Give the matrix from the network's square input to the frame: eye line level, 1.5 x the face's box."""
+    """Return the matrix from the network's square input to the frame: eye line level, 1.5 x the face's box."""
     if isinstance(where, Face):
         right, left = where.landmarks[0], where.landmarks[1]
         centre = (where.box[:2] + where.box[2:]) / 2

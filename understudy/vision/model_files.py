@@ -31,7 +31,7 @@ class WeightsError(RuntimeError):
 
 
 def installed_model(name: str) -> Path:
-    """Give the path of a model's weights inside an installed package.
+    """Return the path of a model's weights inside an installed package.
 
     Args:
         name: one of mesh, iris, blaze-short, blaze-full, yunet, sface, dlib-resnet, dlib-5, dlib-68.
@@ -52,7 +52,7 @@ def installed_model(name: str) -> Path:
 
 
 def folded_onnx(name: str, input_shape: tuple[int, ...] | None = None) -> bytes:
-    """Give a block-quantised ONNX model with its weights folded to float32.
+    """Return a block-quantised ONNX model with its weights folded to float32.
 
     ONNX Runtime refuses or slows down the OpenCV Zoo's int8bq files as shipped: their weights
     pass DequantizeLinear nodes with block sizes, and SFace's are listed as graph inputs.

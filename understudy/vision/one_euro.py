@@ -32,7 +32,7 @@ class OneEuro:
         self._speed: Values | None = None
 
     def step(self, value: Values, elapsed_s: float) -> Values:
-        """Give the smoothed value.
+        """Return the smoothed value.
 
         Args:
             value: float64 [K, D]: K points of D coordinates; each point has one speed.
@@ -69,7 +69,7 @@ class MeshSmoother:
         self._unit: float | None = None
 
     def step(self, mesh: Points, now_s: float) -> Points:
-        """Give the smoothed mesh.
+        """Return the smoothed mesh.
 
         Args:
             mesh: float32 [468, 3], frame px, as fitted.

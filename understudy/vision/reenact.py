@@ -39,7 +39,7 @@ _NOWHERE = np.array([[0, 0, -1e4, 0, 0, -1e4]], np.float32)
 
 
 @dataclass(frozen=True, slots=True)
-class Still:
+class ReferenceFace:
     """A persona's look: one aligned picture and its mesh.
 
     Attributes:
@@ -53,7 +53,7 @@ class Still:
 
 @cache
 def triangles(of: tuple[int, ...] = ()) -> NDArray[np.int32]:
-    """Give the mesh's triangles: int32 [T, 3], a Delaunay triangulation of the mean face, read-only.
+    """Return the mesh's triangles: int32 [T, 3], a Delaunay triangulation of the mean face, read-only.
 
     Args:
         of: between these points of the mesh alone; between all of them where none are given.
@@ -78,7 +78,7 @@ def triangles(of: tuple[int, ...] = ()) -> NDArray[np.int32]:
 
 @cache
 def main_triangles() -> NDArray[np.int32]:
-    """Give a third as many triangles, as `triangles`: the features' points and the oval's, and a few between them."""
+    """Return a third as many triangles, as `triangles`: the features' points and the oval's, and a few between them."""
     points = mean_mesh()[:, :2]
     features = (*OUTER_MOUTH, *INNER_MOUTH, *RIGHT_EYE, *LEFT_EYE, *RIGHT_BROW, *LEFT_BROW, *NOSE)
     chosen = list(dict.fromkeys([*FACE_OVAL, *features]))
@@ -121,7 +121,7 @@ class MeshWarp:
         self._oval_area = max(_oval_area(source), 1.0)
 
     def maps(self, target: Points, size: int) -> tuple[Map, Map, Mask]:
-        """Give where each pixel of a warped picture comes from, for cv2.remap.
+        """Return where each pixel of a warped picture comes from, for cv2.remap.
 
         Args:
             target: float32 [468, 3], where the mesh shall lie, px of the result.
@@ -142,7 +142,7 @@ class MeshWarp:
         return xx * x + xy * y + x0, yx * x + yy * y + y0, (which > 0).astype(np.uint8) * np.uint8(255)
 
     def visible(self, target: Points) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """Give the triangles that face the viewer, far first, and each one's affine map target -> source [T, 6]."""
+        """Return the triangles that face the viewer, far first, and each one's affine map target -> source [T, 6]."""
         corners = target[self._faces]
         t = corners[..., :2].astype(np.float64)
         area = _area(t)
@@ -153,12 +153,12 @@ class MeshWarp:
 
 
 def _drawn_corners(target: Points, drawn: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Give triangles' corners as cv2 draws them, in parts of a pixel: int32 [T, 3, 2]."""
+    """Return triangles' corners as cv2 draws them, in parts of a pixel: int32 [T, 3, 2]."""
     return np.rint(target[:, :2] * (1 << _SUBPIXEL_BITS)).astype(np.int32)[drawn]
 
 
 def _affine(t: NDArray[np.float64], s: NDArray[np.float64], t_area: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Give the affine maps that bring triangles t onto triangles s: [T, 3, 2] each -> float32 [T, 6]."""
+    """Return the affine maps that bring triangles t onto triangles s: [T, 3, 2] each -> float32 [T, 6]."""
     (ux, uy), (vx, vy) = (t[:, 1] - t[:, 0]).T, (t[:, 2] - t[:, 0]).T
     u, v = s[:, 1] - s[:, 0], s[:, 2] - s[:, 0]
     twice = (2 * t_area)[:, None]
@@ -176,7 +176,7 @@ def _oval_area(mesh: Points) -> float:
     return float(cv2.contourArea(mesh[list(FACE_OVAL), :2]))
 
 
-def reenact(still: Still, driver_crop: Crop, driver_mesh: Points) -> tuple[Crop, Mask]:
+def reenact(still: ReferenceFace, driver_crop: Crop, driver_mesh: Points) -> tuple[Crop, Mask]:
     """Bring a still into a driver's pose, expression and light.
 
     About 10 ms at 256 px. Pure: safe from any thread.
@@ -200,7 +200,7 @@ def reenact(still: Still, driver_crop: Crop, driver_mesh: Points) -> tuple[Crop,
 
 
 def face_mask(mesh: Points, size: int) -> Mask:
-    """Give where a face may be replaced: what of its oval faces the viewer, without ragged cheeks.
+    """Return where a face may be replaced: what of its oval faces the viewer, without ragged cheeks.
 
     The same for every persona.
 
@@ -222,8 +222,8 @@ def face_mask(mesh: Points, size: int) -> Mask:
     return cv2.GaussianBlur(mask, (0, 0), size * 0.012)  # type: ignore[return-value]
 
 
-def detail_map(mesh: Points, size: int) -> Mask:
-    """Give where a viewer looks first: eyes and mouth, soft; uint8 [size, size], 0 to 255.
+def attention_map(mesh: Points, size: int) -> Mask:
+    """Return where a viewer looks first: eyes and mouth, soft; uint8 [size, size], 0 to 255.
 
     Args:
         mesh: float32 [468, 3], crop px.
@@ -253,7 +253,7 @@ def _relight(warped: Crop, driver: Crop, covered: Mask) -> Crop:
 
 
 def driver_parts(mesh: Points, size: int) -> Mask:
-    """Give where the driver is kept: the inner mouth and the eyes, feathered.
+    """Return where the driver is kept: the inner mouth and the eyes, feathered.
 
     Args:
         mesh: float32 [468, 2 or 3], crop px.
@@ -277,7 +277,7 @@ def driver_parts(mesh: Points, size: int) -> Mask:
 
 
 def _mix(image: Crop, other: Crop, weight: Mask) -> Crop:
-    """Give image where weight is 255, other where it is 0."""
+    """Return image where weight is 255, other where it is 0."""
     alpha = weight.astype(np.float32) / np.float32(255)
     return cv2.blendLinear(image, other, alpha, 1 - alpha)  # type: ignore[return-value]
 
@@ -290,7 +290,7 @@ def _odd(length: float) -> int:
     return max(1, int(length) // 2 * 2 + 1)
 
 
-def composite(faces: list[tuple[Crop, Points]], size: int = 256) -> Still:
+def composite(faces: list[tuple[Crop, Points]], size: int = 256) -> ReferenceFace:
     """Average faces over their mean mesh: a look that is nobody's.
 
     Args:
@@ -313,10 +313,10 @@ def composite(faces: list[tuple[Crop, Points]], size: int = 256) -> Still:
         around += cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA)
     inside = _inside(weight[..., 0] > len(faces) * 0.9)
     blended = total / weight * inside + around / len(faces) * (1 - inside)
-    return Still(np.clip(blended, 0, 255).astype(np.uint8), mean)
+    return ReferenceFace(np.clip(blended, 0, 255).astype(np.uint8), mean)
 
 
-def caricature(still: Still, average: Still, strength: float) -> Still:
+def caricature(still: ReferenceFace, average: ReferenceFace, strength: float) -> ReferenceFace:
     """Move a look away from the average face, so that it is told apart at a glance.
 
     The texture's difference from the average (Brennan 1985, on pixels) is scaled; the mesh stays.
@@ -330,11 +330,11 @@ def caricature(still: Still, average: Still, strength: float) -> Still:
     base, covered = warp_mesh(average.image, average.mesh, still.mesh, size)
     gain = _inside(covered > 0) * np.float32(strength - 1)
     image = still.image + gain * (still.image.astype(np.float32) - base)
-    return Still(np.clip(image, 0, 255).astype(np.uint8), still.mesh)
+    return ReferenceFace(np.clip(image, 0, 255).astype(np.uint8), still.mesh)
 
 
 def _inside(covered: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Give a soft weight, float32 [S, S, 1], that is 0 at the edge of what is covered and 1 further in."""
+    """Return a soft weight, float32 [S, S, 1], that is 0 at the edge of what is covered and 1 further in."""
     size = covered.shape[0]
     core = cv2.erode(covered.astype(np.float32), _disc(_odd(size * 0.07)))
     return cv2.GaussianBlur(core, (0, 0), size * 0.015)[..., None]  # type: ignore[return-value]

@@ -29,7 +29,7 @@ class SceneWatch:
         self._reference: NDArray[np.int16] | None = None
         self._last: NDArray[np.int16] | None = None
 
-    def look(self, image: NDArray[np.uint8], known: Sequence[NDArray[np.float32]]) -> Change:
+    def update(self, image: NDArray[np.uint8], known: Sequence[NDArray[np.float32]]) -> Change:
         """Judge a frame.
 
         Args:

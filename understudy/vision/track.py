@@ -147,7 +147,7 @@ class FaceTracker:
         if image.shape != self._shape:
             self.reset()
             self._shape = image.shape
-        change = self._scene.look(image, [face.box for face in self._known()])
+        change = self._scene.update(image, [face.box for face in self._known()])
         if change is Change.CUT:
             self._tracks, self._lost, self._unfitted = [], [], []
         self._follow(image, now_s)

@@ -15,9 +15,9 @@ FAULT = Path(os.environ["UNDERSTUDY_TEST_FAULT"])
 def break_personas() -> None:
     """Let every persona ask the file before it plays: "raise" and "hang" are what it may hold."""
     sys.path.insert(0, str(ROOT))
-    from understudy.swap.renderer import Player
+    from understudy.swap.renderer import LoadedRenderer
 
-    play = Player.play
+    play = LoadedRenderer.render
 
     def breakable(self, faces):
         if FAULT.exists():
@@ -27,7 +27,7 @@ def break_personas() -> None:
                 time.sleep(0.05)
         return play(self, faces)
 
-    Player.play = breakable
+    LoadedRenderer.render = breakable
 
 
 break_personas()

@@ -1,6 +1,6 @@
 """The app's whole path, camera frame to shown frame, where the model is far away.
 
-Frames go as the relays send them: into a FramePipeline by a ShowLine, several on their way where the session
+Frames go as the relays send them: into a FramePipeline by a FrameExecutor, several on their way where the session
 allows it, the newest of those that find no room.
 """
 
@@ -22,7 +22,7 @@ from liveframe.model import FrameModel, SplitSession
 from liveframe.pipeline import FramePipeline
 from liveframe.policy import PipelinePolicy
 from liveframe.stats import Phase
-from ui.relay.frame_executor import ShowLine
+from ui.relay.frame_executor import FrameExecutor
 
 Image = NDArray[np.uint8]
 
@@ -50,8 +50,8 @@ class Stream:
     wrong_order: int
 
 
-class _Screen:
-    """A pipeline as the relays see it (`ui.session.stream.Screen`), but all of a Shown comes out."""
+class _Handler:
+    """A pipeline as the relays see it (`ui.session.stream.FrameHandler`), but all of a Shown comes out."""
 
     def __init__(self, pipeline: FramePipeline) -> None:
         self._pipeline = pipeline
@@ -76,7 +76,7 @@ def stream(
             time.sleep(0.01)
         for picture in pictures[:FPS]:  # the tracker settles, connections open
             pipeline.process(picture)
-        line = ShowLine(_Screen(pipeline), "far-path")
+        line = FrameExecutor(_Handler(pipeline), "far-path")
         began_s = time.monotonic()
         shown = _feed(line, pictures, round(seconds * FPS))
         took_s = time.monotonic() - began_s
@@ -84,8 +84,8 @@ def stream(
     return summed(shown, took_s, round(seconds * FPS) - len(shown))
 
 
-def _feed(line: ShowLine, pictures: Sequence[Image], count: int) -> list[Shown]:
-    """Send pictures as a camera does and wait for the last; gives what goes back for those that found room."""
+def _feed(line: FrameExecutor, pictures: Sequence[Image], count: int) -> list[Shown]:
+    """Send pictures as a camera does and wait for the last; returns what goes back for those that found room."""
     sent: list[Future[Shown]] = []
     under_way: deque[Future[Shown]] = deque()
     began_s = time.monotonic()
@@ -154,7 +154,9 @@ def compare_pixels(embedded: FrameModel, remote: FrameModel, pictures: Sequence[
     remote.warm_up()
     near, far = embedded.open_session(), remote.open_session()
     if not isinstance(far, SplitSession):
-        raise TypeError("The remote model's session must let frames overlap. Give its swapper the client as a role.")
+        raise TypeError(
+            "The remote model's session must let frames overlap. Give its swapper the client as a renderer."
+        )
     frames = [Frame(picture, index, index / FPS) for index, picture in enumerate(pictures)]
     under_way = deque(far.begin(frame) for frame in frames[:IN_FLIGHT])
     differences: list[int] = []

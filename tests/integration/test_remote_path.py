@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from benchmarks.harness.delayed import delayed
-from benchmarks.harness.far_path import compare_pixels, stream, summed
 from benchmarks.harness.moving_face import frames
+from benchmarks.harness.remote_path import compare_pixels, stream, summed
 from benchmarks.harness.serving_process import serving
 from benchmarks.harness.waiting import PATIENT
 from liveframe.gate import Shown, ShownState
@@ -29,7 +29,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Bundle, s
 
 
 def swapper_of(bundle: Bundle, client: RemoteClient) -> FaceSwapper:
-    return FaceSwapper(bundle, SwapSettings(NAME), roles={NAME: client})
+    return FaceSwapper(bundle, SwapSettings(NAME), renderers={NAME: client})
 
 
 def client_of(bundle: Bundle, url: str, variant: str = NAME) -> RemoteClient:

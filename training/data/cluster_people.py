@@ -120,7 +120,7 @@ def _nearest(
     allowed: NDArray[np.bool_],
     same_person: float,
 ) -> int:
-    """Give the person nearest by mean distance, or -1 where none is near enough."""
+    """Return the person nearest by mean distance, or -1 where none is near enough."""
     if not allowed.any():
         return -1
     distances = np.mean([np.linalg.norm(known - member, axis=1) for member in members], axis=0)

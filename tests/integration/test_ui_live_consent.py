@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from benchmarks.harness.live_stage import HandCamera, open_page, seated
+from benchmarks.harness.live_stage import HandCamera, admitted, open_page
 from benchmarks.harness.pages import fresh_app
 from benchmarks.harness.waiting import wait_until
 from liveframe.gate import ShownState
 from tests.support.real_faces import astronaut
-from ui.session.consent_timer import PermitTimer
+from ui.session.consent_timer import ConsentTimer
 from understudy.bundle.bundle import Bundle
 from understudy.consent.check import read_record
 from understudy.consent.trust_store import TrustStore
@@ -30,11 +30,11 @@ def revoke(folder: Path, persona: str) -> None:
 
 
 def test_revocation_covers_a_running_stream_and_another_persona_uncovers_it(page: AppTest, tmp_path: Path) -> None:
-    viewer = seated()
+    viewer = admitted()
     camera = HandCamera(viewer)
     camera.send_until(ShownState.SWAPPED, astronaut())
     revoke(tmp_path, "ada")
-    timer = PermitTimer(lambda: [viewer], every_s=0.05)
+    timer = ConsentTimer(lambda: [viewer], every_s=0.05)
     try:
         camera.send_until(ShownState.COVERED, astronaut())
         wait_until(lambda: camera.send(astronaut()) is not None and "revoked" in viewer.pipeline.stats().note)
@@ -49,7 +49,7 @@ def test_revocation_covers_a_running_stream_and_another_persona_uncovers_it(page
 
 def test_persona_that_was_revoked_before_never_plays(page: AppTest, tmp_path: Path) -> None:
     revoke(tmp_path, "ben")
-    viewer = seated()
+    viewer = admitted()
     camera = HandCamera(viewer)
     camera.send_until(ShownState.SWAPPED, astronaut())
     page.button(key="persona-ben").click().run()
@@ -60,21 +60,21 @@ def test_persona_that_was_revoked_before_never_plays(page: AppTest, tmp_path: Pa
 
 
 def test_a_broken_trust_folder_trusts_nobody(page: AppTest, tmp_path: Path) -> None:
-    viewer = seated()
-    assert viewer.check_permits() == ""
+    viewer = admitted()
+    assert viewer.check_consent() == ""
     (tmp_path / "trust" / "revoked.json").write_text("{")
-    assert viewer.check_permits() != ""
+    assert viewer.check_consent() != ""
 
 
 def test_timer_asks_again_and_ends(page: AppTest) -> None:
     asked: list[int] = []
 
     class Asked:
-        def check_permits(self) -> str:
+        def check_consent(self) -> str:
             asked.append(1)
             return ""
 
-    timer = PermitTimer(lambda: [Asked()], every_s=0.01)
+    timer = ConsentTimer(lambda: [Asked()], every_s=0.01)
     wait_until(lambda: len(asked) >= 3)
     timer.close()
     count = len(asked)

@@ -1,4 +1,4 @@
-"""A stream's frames on their way through the screen: in order, overlapping where there is room, never half done."""
+"""A stream's frames on their way through the handler: in order, overlapping where there is room, never half done."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -9,15 +9,15 @@ import pytest
 
 from benchmarks.harness.waiting import wait_until
 from liveframe.frame import Image
-from ui.relay.frame_executor import MOST, ShowLine
-from ui.session.stream import OneAtATime, Screen
+from ui.relay.frame_executor import MOST, FrameExecutor
+from ui.session.stream import FrameHandler, OneAtATime
 
 
 def numbered(number: int) -> Image:
     return np.full((2, 2, 3), number, np.uint8)
 
 
-class FarScreen:
+class FarHandler:
     """Holds all that has begun until `release`; notes what happens, by frame."""
 
     def __init__(self, in_flight: int = 3) -> None:
@@ -41,25 +41,25 @@ class FarScreen:
 
 
 @pytest.fixture
-def far() -> FarScreen:
-    return FarScreen()
+def far() -> FarHandler:
+    return FarHandler()
 
 
 @pytest.fixture
-def line(far: FarScreen) -> Iterator[ShowLine]:
-    line = ShowLine(far, "line")
+def line(far: FarHandler) -> Iterator[FrameExecutor]:
+    line = FrameExecutor(far, "line")
     yield line
     far.release.set()
     line.close()
 
 
-def start(line: ShowLine, number: int) -> Future[str]:
+def start(line: FrameExecutor, number: int) -> Future[str]:
     return line.start(
         lambda: (numbered(number), 0.0), lambda image: f"frame {image[0, 0, 0]}", lambda error: f"cover: {error}"
     )
 
 
-def test_frames_enter_in_order_and_wait_together(far: FarScreen, line: ShowLine) -> None:
+def test_frames_enter_in_order_and_wait_together(far: FarHandler, line: FrameExecutor) -> None:
     answers = [start(line, number) for number in range(3)]
     wait_until(lambda: len(far.begun) == 3)
     assert far.begun == [0, 1, 2] and far.finished == []
@@ -67,7 +67,7 @@ def test_frames_enter_in_order_and_wait_together(far: FarScreen, line: ShowLine)
     assert [answer.result(5) for answer in answers] == ["frame 0", "frame 1", "frame 2"]
 
 
-def test_without_room_one_frame_follows_the_other_on_one_thread(far: FarScreen, line: ShowLine) -> None:
+def test_without_room_one_frame_follows_the_other_on_one_thread(far: FarHandler, line: FrameExecutor) -> None:
     far.in_flight = 1
     names: set[str] = set()
     far.release.set()
@@ -82,14 +82,14 @@ def test_without_room_one_frame_follows_the_other_on_one_thread(far: FarScreen, 
 
 
 @pytest.mark.parametrize(("says", "room"), [(1, 1), (3, 3), (0, 1), (1000, MOST)])
-def test_room_is_what_the_screen_says_within_bounds(far: FarScreen, line: ShowLine, says: int, room: int) -> None:
+def test_room_is_what_the_screen_says_within_bounds(far: FarHandler, line: FrameExecutor, says: int, room: int) -> None:
     far.in_flight = says
     assert line.room == room
 
 
 @pytest.mark.parametrize("in_flight", [1, 3])
 def test_error_of_any_step_is_covered_and_the_next_frame_goes_on(
-    far: FarScreen, line: ShowLine, in_flight: int
+    far: FarHandler, line: FrameExecutor, in_flight: int
 ) -> None:
     def broken(image: Image) -> str:
         raise ValueError("the answer broke")
@@ -101,7 +101,7 @@ def test_error_of_any_step_is_covered_and_the_next_frame_goes_on(
     assert start(line, 2).result(5) == "frame 2"
 
 
-def test_what_has_begun_is_finished_after_the_end_and_nothing_else_begins(far: FarScreen, line: ShowLine) -> None:
+def test_what_has_begun_is_finished_after_the_end_and_nothing_else_begins(far: FarHandler, line: FrameExecutor) -> None:
     answers = [start(line, number) for number in range(3)]
     line.close()
     with pytest.raises(RuntimeError):
@@ -112,5 +112,5 @@ def test_what_has_begun_is_finished_after_the_end_and_nothing_else_begins(far: F
 
 
 def test_function_is_a_screen_for_one_frame_at_a_time() -> None:
-    screen: Screen = OneAtATime(lambda image, captured_s: np.asarray(255 - image, np.uint8))
-    assert screen.in_flight == 1 and screen.begin(numbered(5), 0.0)()[0, 0, 0] == 250
+    handler: FrameHandler = OneAtATime(lambda image, captured_s: np.asarray(255 - image, np.uint8))
+    assert handler.in_flight == 1 and handler.begin(numbered(5), 0.0)()[0, 0, 0] == 250
