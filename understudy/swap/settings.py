@@ -34,8 +34,8 @@ class SwapSettings:
         mask_size: 1 is the network's own mask, 0.5 much smaller, 1.5 much larger.
         faces: "all"; "largest", which stays with one face until another is half as large again; or a track's
             id. Faces not chosen are shown as the camera sees them.
-        persona_by_track: personas by track id, for several faces; faces not named get `persona`, and those named with "" are
-            shown as the camera sees them.
+        persona_by_track: personas by track id, for several faces; faces not named get `persona`, and those named
+            with "" are shown as the camera sees them.
         use_hull: whether the mask ends at the mesh's face oval.
         own_eyes: whether the actor's own eyes and inner mouth show; else what the persona's network paints there.
         skin_detail: how much of the fine structure of the persona's still is laid over what the network paints, 0 to 2.
