@@ -99,7 +99,7 @@ def _looks(config: Any, looks: int, evaluator: Any, persona: str) -> dict[int, d
     """
     from understudy.swap.swapper import SwapSettings
 
-    ways = {"network": SwapSettings(persona, own_eyes=False, skin_detail=0.0), "played": SwapSettings(persona)}
+    ways = {"network": SwapSettings(persona, colour_match=0.0), "played": SwapSettings(persona)}
     kept = Path(config.out) / "looks.json"
     before = json.loads(kept.read_text()) if kept.is_file() else {}
     seen: dict[int, dict[str, Any]] = {int(step): found for step, found in before.items()}

@@ -19,7 +19,7 @@ from benchmarks.harness.machine import machine
 from benchmarks.harness.moving_face import frames
 from liveframe.frame import Frame
 from understudy.bundle.bundle import Bundle, BundleError, default_bundle
-from understudy.swap.renderer import InstantPersona, LoadedRenderer
+from understudy.swap.renderer import LoadedRenderer, one_shot_persona
 from understudy.swap.swapper import FaceSwapper, SwapSettings
 from understudy.vision.align import align
 from understudy.vision.detect import FaceDetector
@@ -161,7 +161,8 @@ def _model(options: argparse.Namespace) -> FaceSwapper:
         face = FaceMesh().refine(picture, FaceDetector().detect(picture)[0])
         aligned = align(picture, face, 256)
         return FaceSwapper(
-            renderers={"instant": InstantPersona(ReferenceFace(aligned.crop, aligned.mesh))}, threads=options.threads
+            renderers={"instant": one_shot_persona([ReferenceFace(aligned.crop, aligned.mesh)], None)},
+            threads=options.threads,
         )
     return FaceSwapper(Bundle.load(options.bundle), SwapSettings(options.persona), options.threads)
 

@@ -211,10 +211,11 @@ def evaluate_clip(
 
 def _open_session(bundle: Bundle, persona: str, is_instant: bool) -> FrameSession:
     """Open a warm session that swaps every face to the persona, with the live path's own defaults."""
-    from understudy.swap.swapper import FaceSwapper, InstantPersona, SwapSettings
+    from understudy.swap.renderer import one_shot_persona
+    from understudy.swap.swapper import FaceSwapper, SwapSettings
 
     settings = SwapSettings(persona=persona, faces="all")
-    renderers = {persona: InstantPersona(bundle.still(persona))} if is_instant else None
+    renderers = {persona: one_shot_persona([bundle.still(persona)], None)} if is_instant else None
     model: FrameModel = FaceSwapper(None if renderers else bundle, settings, renderers=renderers)
     model.warm_up()
     return model.open_session()

@@ -13,6 +13,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,13 @@ from understudy.bundle.bundle import Bundle, BundleError, write_manifest
 from understudy.draw.contact_sheet import labelled
 from understudy.media.clip import read_frames
 from understudy.media.guard import MediaError
-from understudy.swap.skin_detail import SkinDetail
-from understudy.vision.align import align
+from understudy.swap.blend import Blender
+from understudy.swap.driver import DriverBook
+from understudy.swap.renderer import open_renderer
+from understudy.swap.settings import SwapSettings
 from understudy.vision.detect import FaceDetector
-from understudy.vision.mesh import FaceMesh
+from understudy.vision.iris import iris_model
+from understudy.vision.mesh import FaceMesh, mesh_box
 
 _CELL_PX, _GREY = 160, 128
 _COMMANDS = (
@@ -105,22 +109,26 @@ def _write_text(folder: Path, bundle: Bundle, training: dict[str, Any], sheets: 
 def held_out_sheet(bundle: Bundle, clip: Path, columns: int = 8) -> NDArray[np.uint8]:
     """Return what each persona (row) paints on frames of a clip (columns): uint8 [H, W, 3], BGR, on grey, labelled.
 
-    Eyes and inner mouth, where the live picture shows the driver's own, are the network's: no driver is shown.
+    Only what the persona hides is shown: no driver is.
     """
     detector, mesh = FaceDetector(), FaceMesh()
-    models = [bundle.swap_model(persona.name) for persona in bundle.personas]
-    details = [SkinDetail(bundle.still(persona.name)) for persona in bundle.personas]
+    renderers = [open_renderer(bundle, persona.name) for persona in bundle.personas]
+    settings, blender = SwapSettings(), Blender()
     cells: list[NDArray[np.uint8]] = []
     for frame in _spread(clip, columns):
         faces = detector.detect(frame)
         if not faces:
             continue
-        face = align(frame, mesh.refine(frame, faces[0]), models[0].spec.input_shape[0])
-        painted = [model.predict(face.crop[None])[0] for model in models]
-        painted = [
-            detail.added(swap, face.mesh_at(swap.shape[0]), 1.0) for detail, swap in zip(details, painted, strict=True)
-        ]
-        cells.append(np.vstack([_on_grey(swap) for swap in painted]))
+        face = mesh.refine(frame, faces[0])
+        left, top, right, bottom = (int(value) for value in mesh_box(face.mesh)) if face.mesh is not None else (0,) * 4
+        column: list[NDArray[np.uint8]] = []
+        for renderer in renderers:
+            grey = np.full_like(frame, _GREY)
+            for painted in renderer.begin(frame, [face], settings, DriverBook(iris_model()))():
+                painted.lay(grey, replace(settings, shape=0.0), blender)
+            part = grey[max(top, 0) : bottom, max(left, 0) : right]
+            column.append(np.asarray(cv2.resize(part, (_CELL_PX, _CELL_PX), interpolation=cv2.INTER_AREA)))
+        cells.append(np.vstack(column))
     if not cells:
         raise MediaError(f"{clip} must show a face in some frame, but none was found. Choose another clip.")
     return labelled(np.hstack(cells))
@@ -130,13 +138,6 @@ def _spread(clip: Path, count: int) -> Iterator[NDArray[np.uint8]]:
     total = sum(1 for _ in read_frames(clip))
     wanted = set(np.linspace(0, total - 1, count + 2).astype(int)[1:-1].tolist())
     yield from (frame.image for frame in read_frames(clip) if frame.index in wanted)
-
-
-def _on_grey(swap: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    share = swap[..., 3:].astype(np.float32) / 255
-    shown = swap[..., :3] * share + _GREY * (1 - share)
-    small = cv2.resize(shown, (_CELL_PX, _CELL_PX), interpolation=cv2.INTER_AREA)
-    return np.clip(small, 0, 255).astype(np.uint8)
 
 
 def card_lines(bundle: Bundle, training: dict[str, Any], sheets: Sequence[str]) -> Iterator[str]:

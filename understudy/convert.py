@@ -40,7 +40,6 @@ from understudy.media.photo import PHOTO_SUFFIXES
 from understudy.media.photo_conversion import convert_photo, preview
 from understudy.media.resume import FrameCounts
 from understudy.provenance.c2pa import provenance_from
-from understudy.swap.blend import SKIN_DETAIL
 from understudy.swap.own_personas import Choice, choose_persona, own_personas, persona_of_photo
 from understudy.swap.people import People, Rule, read_rule, rule_for
 from understudy.swap.swapper import SwapSettings
@@ -104,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
         "or files, folders and patterns and the folder for their results",
     )
     _add_personas(parser)
-    _add_looks(parser)
+    _add_appearance(parser)
     _add_part_and_encoding(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace results that exist")
     parser.add_argument("--threads", type=int, default=2, help="cores for the networks (default 2)")
@@ -128,13 +127,16 @@ def _add_personas(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--consent", type=Path, metavar="RECORD.json", help="the signed record for --photo")
 
 
-def _add_looks(parser: argparse.ArgumentParser) -> None:
+def _add_appearance(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--faces", choices=("all", "largest"), default="all", help="whose faces are swapped")
     parser.add_argument("--strength", type=float, default=1.0, help="0 to 1: how much of the persona")
     parser.add_argument("--colour-match", type=float, default=1.0, help="0 to 1: how much of the scene's light")
-    parser.add_argument("--skin-detail", type=float, default=SKIN_DETAIL, help="0 to 2: fine structure of the still")
-    eyes = "show the actor's own eyes and teeth, not what the network paints there (default: yes)"
-    parser.add_argument("--own-eyes", action=argparse.BooleanOptionalAction, default=True, help=eyes)
+    parser.add_argument("--shape", type=float, default=1.0, help="0 to 1: how far the face takes the persona's shape")
+    eyes = "show the actor's own eyes, not the persona's with the actor's gaze"
+    parser.add_argument("--own-eyes", action="store_true", help=eyes)
+    parser.add_argument("--own-mouth", action="store_true", help="show the actor's own lips")
+    before = "keep hands, hair and spectacles before the face (default: yes)"
+    parser.add_argument("--keep-occluders", action=argparse.BooleanOptionalAction, default=True, help=before)
     parser.add_argument(
         "--on-miss",
         type=OnMissedFace,
@@ -272,7 +274,9 @@ def _performer(options: argparse.Namespace, choice: Choice, environment: Mapping
         strength=options.strength,
         colour_match=options.colour_match,
         own_eyes=options.own_eyes,
-        skin_detail=options.skin_detail,
+        own_mouth=options.own_mouth,
+        keep_occluders=options.keep_occluders,
+        shape=options.shape,
     )
     store = TrustStore(trust_folder(environment))
     return VerifiedSwapper.open(choice.bundle, settings, "record", store, options.threads, choice.look, choice.photo)
@@ -297,7 +301,7 @@ def _with_people(
     for name, other in others.items():
         if other.bundle.digest != verified.bundle.digest or name not in swapper.personas:
             other.swapper.load([name])
-            swapper = swapper.with_renderer(name, other.swapper.player(name).role)
+            swapper = swapper.with_renderer(name, other.swapper.loaded(name))
     return replace(verified, swapper=swapper.with_people(People(tuple(rules)))), list(others.values())
 
 

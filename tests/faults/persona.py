@@ -4,11 +4,13 @@ from functools import cache
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from understudy.swap.renderer import InstantPersona
+from understudy.swap.renderer import OneShotPersona, one_shot_persona
 from understudy.vision.align import mean_mesh
+from understudy.vision.face import AlignedFace
 from understudy.vision.mesh import FACE_OVAL, LEFT_EYE, OUTER_MOUTH, RIGHT_EYE
-from understudy.vision.reenact import ReferenceFace
+from understudy.vision.reenact import ReferenceFace, reenact
 
 _SIDE = 256
 _BROWS = ((70, 63, 105, 66, 107), (300, 293, 334, 296, 336))
@@ -33,6 +35,16 @@ def drawn_still() -> ReferenceFace:
     return ReferenceFace(np.asarray(cv2.GaussianBlur(image, (0, 0), 1.2), np.uint8), mesh)
 
 
-def drawn_persona(input_size: int = 96) -> InstantPersona:
-    """The real reenactment of that still; small crops, as small frames need no more."""
-    return InstantPersona(drawn_still(), input_size)
+def drawn_persona() -> OneShotPersona:
+    """What paints that still in one shot."""
+    return one_shot_persona([drawn_still()], None)
+
+
+class ReenactedStill:
+    """The same still by the older reenactment, crop by crop: a CropRenderer."""
+
+    input_size = 96
+
+    def __call__(self, face: AlignedFace) -> NDArray[np.uint8]:
+        image, mask = reenact(drawn_still(), face.crop, face.mesh)
+        return np.asarray(cv2.merge([*cv2.split(image), mask]), np.uint8)

@@ -139,7 +139,7 @@ def test_each_person_keeps_their_persona_through_a_cut(
     for number, image in enumerate(two_people):
         cv2.imwrite(str(tmp_path / f"who{number}.png"), image)
     first, second = ("left", "right") if by == "place" else (tmp_path / "who0.png", tmp_path / "who1.png")
-    rules = ["--map", f"{first}=Ada", "--map", f"{second}=ben", "--colour-match", 0, "--no-own-eyes"]
+    rules = ["--map", f"{first}=Ada", "--map", f"{second}=ben", "--colour-match", 0]
     assert run(room, crossing, tmp_path / "out.mp4", *rules) == 0
     before, after = read_clip(crossing)[0], read_clip(tmp_path / "out.mp4")[0]
     assert [towards(after[4], before[4], half) for half in (0, 1)] == [0, 1]
@@ -151,7 +151,7 @@ def test_each_person_keeps_their_persona_through_a_cut(
 def test_a_person_may_be_left_as_they_are(
     room: Path, tmp_path: Path, crossing: Path, two_people: tuple[Image, Image]
 ) -> None:
-    rules = ["--map", "right=keep", "--persona", "ben", "--colour-match", 0, "--no-own-eyes"]
+    rules = ["--map", "right=keep", "--persona", "ben", "--colour-match", 0]
     assert run(room, crossing, tmp_path / "out.mp4", *rules) == 0
     before, after = read_clip(crossing)[0], read_clip(tmp_path / "out.mp4")[0]
     assert [towards(after[4], before[4], half) for half in (0, 1)] == [1, -1]

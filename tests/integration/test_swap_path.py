@@ -17,7 +17,7 @@ from liveframe.model import BatchSpec, FrameModel, FrameSession, SplitSession
 from liveframe.remote.client import LocalClient
 from tests.support.real_faces import astronaut, astronaut_face
 from understudy.bundle.bundle import Bundle, default_bundle
-from understudy.swap.renderer import InstantPersona, LoadedRenderer
+from understudy.swap.renderer import LoadedRenderer, one_shot_persona
 from understudy.swap.swapper import FaceSwapper, SwapSession, SwapSettings, View
 from understudy.vision.align import align
 from understudy.vision.face import AlignedFace
@@ -235,12 +235,12 @@ def test_settings_from_another_thread_take_effect(session: SwapSession) -> None:
     assert not result.is_complete
 
 
-def test_instant_persona_plays_without_training(swapper: FaceSwapper) -> None:
+def test_persona_of_one_photo_plays_without_training(swapper: FaceSwapper) -> None:
     still_face = align(astronaut(), astronaut_face(), 256)
     still = ReferenceFace(
         cv2.applyColorMap(cv2.cvtColor(still_face.crop, cv2.COLOR_BGR2GRAY), cv2.COLORMAP_OCEAN), still_face.mesh
     )
-    model = swapper.with_renderer("instant", InstantPersona(still))
+    model = swapper.with_renderer("instant", one_shot_persona([still], None))
     session = model.open_session()
     session.apply(SwapSettings("instant"))
     result = session.process(frame())

@@ -86,14 +86,14 @@ def test_waiting_clips_can_be_paused_resumed_cancelled_and_removed(
 
 def test_options_reach_the_command(page: AppTest, clip: bytes, idle_queue: None) -> None:
     page.run()
-    page.toggle(key="convert_own_eyes").set_value(False)
+    page.toggle(key="convert_own_eyes").set_value(True)
     page.toggle(key="convert_colour_match").set_value(False)
-    page.slider(key="convert_skin_detail").set_value(0.5)
+    page.slider(key="convert_shape").set_value(0.5)
     page.run()
     upload(page, "a.mp4", clip)
     (job,) = job_queue().jobs()
     command = " ".join(job.command)
-    assert "--colour-match 0.0 --skin-detail 0.5 --no-own-eyes" in command
+    assert "--colour-match 0.0 --shape 0.5 --keep-occluders --own-eyes" in command
     assert "--cover blur --no-face cover" in command
 
 

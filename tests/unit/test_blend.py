@@ -1,7 +1,6 @@
 """The merge: only the mask's pixels change, wherever the face lies and whatever sizes the network has."""
 
 import tracemalloc
-from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -12,9 +11,8 @@ from hypothesis import strategies as st
 from understudy.swap.blend import Blender, BlendSettings
 from understudy.vision.align import align, mean_mesh
 from understudy.vision.face import AlignedFace, Face
-from understudy.vision.mesh import LEFT_EYE, RIGHT_EYE
 
-PLAIN = BlendSettings(colour_match=0, mask_feather=0, use_hull=False, own_eyes=False)
+PLAIN = BlendSettings(colour_match=0, mask_feather=0, use_hull=False)
 SIZE = 64
 
 
@@ -55,23 +53,6 @@ def test_inside_becomes_the_swap_and_outside_stays_bit_exact() -> None:
     np.testing.assert_allclose(out[distance < 26], np.broadcast_to((10, 200, 90), out[distance < 26].shape), atol=1)
     np.testing.assert_array_equal(out[distance > 34], image[distance > 34])
     assert coverage == pytest.approx(np.pi * 0.25**2, abs=0.01)
-
-
-def test_cameras_own_eyes_show_and_count_as_covered() -> None:
-    image = scene(640, 480)
-    face = face_at(image, 320, 240, side=300)
-    swap, settings = swap_of((10, 200, 90), radius=0.45), replace(PLAIN, own_eyes=True)
-    opened, closed = image.copy(), image.copy()
-    coverage = Blender().blend(opened, face, swap, settings)
-    assert Blender().blend(closed, face, swap, PLAIN) == coverage
-    mesh = face.face.mesh
-    assert mesh is not None
-    for ring in (LEFT_EYE, RIGHT_EYE):
-        x, y = np.round(mesh[list(ring), :2].mean(0)).astype(int)
-        assert np.abs(opened[y, x].astype(int) - image[y, x]).max() <= 25  # the crop is small here, and feathered
-        np.testing.assert_allclose(closed[y, x], (10, 200, 90), atol=1)
-    x, y = np.round(mesh[4, :2]).astype(int)
-    np.testing.assert_allclose(opened[y, x], (10, 200, 90), atol=1)
 
 
 def test_arguments_are_not_changed() -> None:

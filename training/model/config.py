@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from training.data.augment import Augmentation
-from training.model.losses import LossWeights
+from training.model.losses import LossWeights, MixLoss
 from training.network import NetworkSize
 
 
@@ -23,8 +23,13 @@ class TrainingConfig:
         name: of the model in the registry.
         pairs: the paired faceset.
         personas: which of its personas; empty means all.
-        recipe: "paired" (reenacted targets) or "classic" (random warp, two facesets or more, no pairs; with `common`
-            and no facesets, the pictures of `pairs` as if nobody knew the pairs: what both recipes can be compared on).
+        triplets: for the one-shot recipe, the folder of triplets (training.data.triplets).
+        mixer_width: for the one-shot recipe, the mixing network's channels at half resolution.
+        personas_from: for the one-shot recipe, the bundle whose personas the exported one takes over.
+        mix: for the one-shot recipe, how much each part of the loss counts.
+        recipe: "oneshot" (the mixing network, for all personas at once), "paired" (reenacted targets) or "classic"
+            (random warp, two facesets or more, no pairs; with `common` and no facesets, the pictures of `pairs` as if
+            nobody knew the pairs: what both recipes can be compared on).
         facesets: for the classic recipe, a faceset's folder by persona name.
         out: where checkpoints and previews go.
         iterations: how many steps in all.
@@ -47,6 +52,9 @@ class TrainingConfig:
 
     name: str = "understudy"
     pairs: str = "work/pairs"
+    triplets: str = "work/triplets"
+    mixer_width: int = 24
+    personas_from: str = "bundles/default"
     personas: list[str] = field(default_factory=list[str])
     recipe: str = "paired"
     facesets: dict[str, str] = field(default_factory=dict[str, str])
@@ -69,11 +77,12 @@ class TrainingConfig:
     bfloat16: bool = True
     size: NetworkSize = field(default_factory=NetworkSize)
     loss: LossWeights = field(default_factory=LossWeights)
+    mix: MixLoss = field(default_factory=MixLoss)
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
-        if self.recipe not in ("paired", "classic"):
-            raise ConfigError(f"recipe must be paired or classic, but got {self.recipe!r}.")
+        if self.recipe not in ("oneshot", "paired", "classic"):
+            raise ConfigError(f"recipe must be oneshot, paired or classic, but got {self.recipe!r}.")
         if self.facesets and self.recipe != "classic":
             raise ConfigError("[facesets] must be given to the classic recipe only; the paired one trains on pairs.")
         if self.frozen_encoder and not self.start_from:

@@ -48,7 +48,7 @@ class Wishes:
         strength: 0 to 1.
         cover: what hides a frame that cannot be swapped: "blur", "slate" or "hold".
         no_face: what becomes of a frame in which no face was seen: "cover" or "keep".
-        colour_match, own_eyes, skin_detail: as SwapSettings has them.
+        colour_match, shape, own_eyes, keep_occluders: as SwapSettings has them.
     """
 
     faces: str = "all"
@@ -57,12 +57,14 @@ class Wishes:
     no_face: str = "cover"
     colour_match: bool = True
     own_eyes: bool = SwapSettings().own_eyes
-    skin_detail: float = SwapSettings().skin_detail
+    shape: float = SwapSettings().shape
+    keep_occluders: bool = SwapSettings().keep_occluders
 
     def options(self) -> tuple[str, ...]:
         """The same for `understudy.convert`."""
-        eyes = "--own-eyes" if self.own_eyes else "--no-own-eyes"
-        blend = ("--colour-match", str(float(self.colour_match)), "--skin-detail", str(self.skin_detail), eyes)
+        kept = "--keep-occluders" if self.keep_occluders else "--no-keep-occluders"
+        blend = ("--colour-match", str(float(self.colour_match)), "--shape", str(self.shape), kept)
+        blend += ("--own-eyes",) if self.own_eyes else ()
         picked = ("--faces", self.faces, "--strength", str(self.strength))
         return (*picked, *blend, "--cover", self.cover, "--no-face", self.no_face)
 

@@ -77,8 +77,9 @@ def _new_clip(workspace: Workspace, choices: list[PersonaChoice]) -> None:
             cover=_one_of("When a face cannot be swapped, show", _COVERS, "blur"),
             no_face=_one_of("Pictures in which no face is seen", _NO_FACE, "cover"),
             colour_match=st.toggle("Match the colours to the light", True, key="convert_colour_match"),
-            own_eyes=st.toggle("Keep the actor's own eyes and teeth", True, key="convert_own_eyes"),
-            skin_detail=st.slider("Skin detail", 0.0, 2.0, Wishes().skin_detail, 0.05, key="convert_skin_detail"),
+            shape=st.slider("Face shape", 0.0, 1.0, Wishes().shape, 0.05, key="convert_shape"),
+            own_eyes=st.toggle("Keep the actor's own eyes", False, key="convert_own_eyes"),
+            keep_occluders=st.toggle("Keep hands, hair and spectacles", True, key="convert_keep_occluders"),
         )
         if wishes.no_face == "keep":
             st.caption("A face that the detector overlooks then stays as it is. Look through the result.")

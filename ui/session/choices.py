@@ -9,7 +9,7 @@ from liveframe.loading import Configure
 from liveframe.model import FrameModel, FrameSession
 from liveframe.models.side_by_side import OWN_CAMERA, SideBySide, SideBySideSession
 from ui.session.model_sources import ServedModel
-from understudy.swap.renderer import Renderer
+from understudy.swap.renderer import AnyRenderer
 from understudy.swap.swapper import FaceSwapper, SwapSession, SwapSettings
 
 
@@ -58,7 +58,7 @@ class Choices:
         return tuple(dict.fromkeys((self.swap.persona, *self.swap.persona_by_track.values(), *left)))
 
 
-def compose_model(model: FrameModel, own: Mapping[str, Renderer], beside: SideBySideView) -> FrameModel:
+def compose_model(model: FrameModel, own: Mapping[str, AnyRenderer], beside: SideBySideView) -> FrameModel:
     """Give a model the viewer's own personas, and what they want to see beside it."""
     right = _with_renderers(model, own)
     if not beside.is_on:
@@ -91,7 +91,7 @@ def _apply(session: FrameSession, settings: SwapSettings) -> None:
     cast(SwapSession, session).apply(settings if is_known else replace(settings, persona="", persona_by_track={}))
 
 
-def _with_renderers(model: FrameModel, renderers: Mapping[str, Renderer]) -> FrameModel:
+def _with_renderers(model: FrameModel, renderers: Mapping[str, AnyRenderer]) -> FrameModel:
     for name, renderer in renderers.items():
         if isinstance(model, FaceSwapper):
             model = model.with_renderer(name, renderer)

@@ -19,7 +19,7 @@ import streamlit as st
 
 from liveframe.errors import LiveframeError
 from ui.session.settings import app_settings
-from ui.session.shared import ServedModel
+from ui.session.shared import ServedModel, served_model
 from ui.session.viewer import Viewer
 from ui.session.workspace import Workspace, this_workspace
 from understudy.bundle.bundle import Bundle, PersonaInfo
@@ -27,8 +27,7 @@ from understudy.consent.persona import Persona
 from understudy.consent.record import ConsentError
 from understudy.consent.trust_store import Trust, TrustError, TrustStore
 from understudy.jobs.queue import write_json
-from understudy.swap.renderer import Renderer
-from understudy.swap.swapper import InstantPersona
+from understudy.swap.renderer import Renderer, open_renderer, photo_persona
 
 NOTE = "persona.json"
 _REPLACE_LIMIT_S = 5.0
@@ -177,5 +176,5 @@ def _renderer(folder: str, name: str, stamp: tuple[str, int]) -> Renderer:
     """Open what plays a persona: its decoder, or its still until there is one. `stamp` says which, and how old."""
     played, _ = stamp
     if played.endswith("manifest.json"):
-        return Bundle.load(Path(played).parent).swap_model(name)
-    return InstantPersona.open(Path(folder))
+        return open_renderer(Bundle.load(Path(played).parent), name)
+    return photo_persona(Path(folder), served_model().bundle)

@@ -25,7 +25,7 @@ from ui.session.model_sources import ServedModel
 from ui.session.recording import Recording, Sound
 from ui.session.stream import Stream
 from understudy.bundle.bundle import PersonaInfo
-from understudy.swap.renderer import Renderer
+from understudy.swap.renderer import AnyRenderer
 from understudy.swap.swapper import SwapSession
 
 __all__ = ["Choices", "ServerFullError", "SideBySideView", "Viewer", "ViewerRegistry"]
@@ -75,7 +75,7 @@ class Viewer:
         self._folder: Path | None = None
         self._is_closed = self._is_leaving_camera = False
         self._marks = tuple(overlays)
-        self._own: Mapping[str, Renderer] = {}
+        self._own: Mapping[str, AnyRenderer] = {}
         self._own_infos: tuple[PersonaInfo, ...] = ()
         self.served: ServedModel | None = None
         self.wanted = ""
@@ -181,7 +181,7 @@ class Viewer:
         done.add_done_callback(lambda future: self._took_over(served, future))
         return done
 
-    def set_own_personas(self, renderers: Mapping[str, Renderer], infos: Iterable[PersonaInfo]) -> Future[None]:
+    def set_own_personas(self, renderers: Mapping[str, AnyRenderer], infos: Iterable[PersonaInfo]) -> Future[None]:
         """Let the viewer's own personas play as well, in place of those brought before.
 
         Args:

@@ -1,4 +1,4 @@
-"""What is deployed: an encoder, one decoder per persona, and a manifest with hashes; verified before use."""
+"""What is deployed: networks, personas and a manifest with hashes; verified before use."""
 
 from __future__ import annotations
 
@@ -132,6 +132,47 @@ class SwapModel:
             )
 
 
+class MixingNetwork:
+    """The network that mixes photo and driver: what `understudy.swap.one_shot.Mixer` says. Thread-safe.
+
+    Args:
+        session: runs the graph.
+        member: how errors name it.
+
+    Raises:
+        BundleError: the graph has other ports.
+    """
+
+    def __init__(self, session: _Session, member: str) -> None:
+        inputs = [(port.name, list(port.shape)[1:]) for port in session.get_inputs()]
+        outputs = {port.name: list(port.shape)[1:] for port in session.get_outputs()}
+        side = inputs[0][1][0] if len(inputs) == 1 and len(inputs[0][1]) == 3 else 0
+        is_right = inputs == [("inputs", [side, side, 7])] and outputs.keys() == {"opacity", "gain"}
+        if not is_right or outputs["opacity"] != [side, side, 1] or outputs["gain"][2:] != [3]:
+            raise BundleError(
+                f"{member} must map 'inputs' [N, S, S, 7] to 'opacity' [N, S, S, 1] and 'gain' [N, G, G, 3], but maps "
+                f"{inputs} to {outputs}. Export it again."
+            )
+        self._session = session
+
+    def mix(self, inputs: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return opacity, float32 [N, 128, 128], 0 to 1, and log-gain of the light, float32 [N, G, G, 3].
+
+        Args:
+            inputs: float32 [N, 128, 128, 7], 0 to 1: driver BGR, lit reference BGR, soft coverage.
+
+        Raises:
+            ModelError: the runtime failed, or answered with NaN or infinity.
+        """
+        try:
+            opacity, gain = self._session.run(["opacity", "gain"], {"inputs": inputs})
+        except Exception as error:  # the runtime's errors share no base class
+            raise ModelError(f"The mixing network failed: {error}. Reload the bundle.") from error
+        if not np.isfinite(opacity.sum() + gain.sum()):
+            raise ModelError("The mixing network must answer with finite numbers, but gave NaN. Reload the bundle.")
+        return opacity[..., 0], gain
+
+
 class Bundle:
     """A verified bundle. Thread-safe; viewers share it, and with it the networks' sessions.
 
@@ -186,7 +227,7 @@ class Bundle:
         manifest = parse_manifest(text)
         _check_inventory(directory, manifest)
         bundle = cls(directory, manifest, hashlib.sha256(text).hexdigest())
-        graphs = {manifest.encoder, *(entry.decoder for entry in manifest.personas)}
+        graphs = {manifest.network, *(entry.decoder for entry in manifest.personas)}
         for name in manifest.files:
             content = bundle.read(name)
             if name in graphs or name.endswith(".onnx"):
@@ -219,22 +260,45 @@ class Bundle:
         return self.personas[self._index(name)]
 
     def still(self, name: str) -> ReferenceFace:
-        """The look of a persona, checked against its hash.
+        """The reference of a persona, checked against its hash.
 
         Raises:
-            BundleError: there is no such persona, or its look is not a picture and a mesh.
+            BundleError: there is no such persona, or its reference is not a picture and a mesh.
         """
         entry = self.manifest.personas[self._index(name)]
-        image = cv2.imdecode(np.frombuffer(self.read(entry.still), np.uint8), cv2.IMREAD_COLOR)
+        return self._reference(entry.still, entry.mesh)
+
+    def references(self, name: str) -> tuple[ReferenceFace, ...]:
+        """All references of a persona, the first one first; raises as `still` does."""
+        entry = self.manifest.personas[self._index(name)]
+        return tuple(self._reference(*pair) for pair in ((entry.still, entry.mesh), *entry.more))
+
+    def _reference(self, picture: str, points: str) -> ReferenceFace:
+        image = cv2.imdecode(np.frombuffer(self.read(picture), np.uint8), cv2.IMREAD_COLOR)
         try:
-            mesh = np.load(io.BytesIO(self.read(entry.mesh)), allow_pickle=False)
+            mesh = np.load(io.BytesIO(self.read(points)), allow_pickle=False)
         except (OSError, ValueError) as error:
-            raise BundleError(f"{entry.mesh} must be an array, but {error}. Export the bundle again.") from None
+            raise BundleError(f"{points} must be an array, but {error}. Export the bundle again.") from None
         if image is None or mesh.ndim != 2 or len(mesh) != MESH_POINTS or mesh.shape[1] != 3:
             raise BundleError(
-                f"{name} must have a picture and a mesh of {MESH_POINTS} points. Export the bundle again."
+                f"{picture} must be a picture and {points} a mesh of {MESH_POINTS} points. Export the bundle again."
             )
         return ReferenceFace(np.asarray(image, np.uint8), mesh.astype(np.float32))
+
+    def mixer(self, threads: int = 1) -> MixingNetwork:
+        """The mixing network of a one-shot bundle, loaded at its first use and kept.
+
+        Args:
+            threads: cores that one call uses.
+
+        Raises:
+            BundleError: this is no one-shot bundle, or its graph is not what the manifest says.
+        """
+        if not self.manifest.is_one_shot:
+            raise BundleError(f"{self.path} holds an autoencoder and no mixing network. Play it by swap_model.")
+        with self._lock:
+            session = self._session(self.manifest.network, threads)
+        return MixingNetwork(session, self.manifest.network)
 
     def swap_model(self, name: str, threads: int = 1) -> BatchModel:
         """A persona's network, loaded at its first use and kept; call it outside the frame loop (10 to 300 ms).
@@ -247,11 +311,13 @@ class Bundle:
             BundleError: no such persona, or its graphs are not what the manifest says.
         """
         entry = self.manifest.personas[self._index(name)]
+        if self.manifest.is_one_shot:
+            raise BundleError(f"{name} is painted from its picture and has no network of its own. Play it by mixer.")
         spec = BatchSpec(self.manifest.input_shape, self.manifest.output_shape, MAX_BATCH)
         with self._lock:
-            encoder = self._session(self.manifest.encoder, threads)
+            encoder = self._session(self.manifest.network, threads)
             decoder = self._session(entry.decoder, threads)
-        _check_ports(encoder, "face", self.manifest.input_shape, "latent", None, self.manifest.encoder)
+        _check_ports(encoder, "face", self.manifest.input_shape, "latent", None, self.manifest.network)
         _check_ports(decoder, "latent", None, "swap", self.manifest.output_shape, entry.decoder)
         return SwapModel(encoder, decoder, spec)
 

@@ -1,4 +1,8 @@
-"""What a bundle says about itself: its manifest, schema 1, read with suspicion and written with hashes."""
+"""What a bundle says about itself: its manifest, read with suspicion and written with hashes.
+
+Schema 1 holds an autoencoder: an encoder, and a decoder for each persona (the classic recipe, models of others).
+Schema 2 holds a one-shot swap: one mixing network, and for each persona its reference pictures.
+"""
 
 import hashlib
 import json
@@ -12,11 +16,14 @@ from typing import Any, cast
 
 from liveframe.errors import ModelError
 
-SCHEMA = 1
 FACTORY = "understudy.swap"
-FACTORIES = frozenset({FACTORY})
+ONE_SHOT = "understudy.one_shot"
+# What may be opened: factory -> schema.
+SCHEMAS = {FACTORY: 1, ONE_SHOT: 2}
 MANIFEST = "manifest.json"
 ENCODER = "encoder.onnx"
+MIXER = "mixer.onnx"
+MAX_REFERENCES = 32
 
 MAX_FILES = 256
 MAX_FILE_BYTES = 64 << 20
@@ -27,11 +34,19 @@ MAX_SIDE = 1024
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PERSONA_FILES = {
-    "decoder": "decoder.onnx",
-    "thumbnail": "thumbnail.jpg",
-    "still": "still.png",
-    "mesh": "mesh.npy",
-    "consent": "consent.json",
+    FACTORY: {
+        "decoder": "decoder.onnx",
+        "thumbnail": "thumbnail.jpg",
+        "still": "still.png",
+        "mesh": "mesh.npy",
+        "consent": "consent.json",
+    },
+    ONE_SHOT: {
+        "thumbnail": "thumbnail.jpg",
+        "still": "reference.png",
+        "mesh": "mesh.npy",
+        "consent": "consent.json",
+    },
 }
 
 
@@ -54,20 +69,22 @@ class PersonaEntry:
     Attributes:
         name: identifier: lower-case letters, digits, `-` and `_`.
         title: what people read.
-        decoder: ONNX graph, latent -> swap.
         thumbnail: JPEG to pick the persona by.
-        still: PNG, the look that reenactment warps.
-        mesh: .npy, float32 [468, 3], the still's mesh in px.
+        still: PNG, the reference: an aligned picture.
+        mesh: .npy, float32 [468, 3], its mesh in px.
         consent: JSON, the consent record, or a machine-made persona's recipe.
+        decoder: ONNX graph, latent -> swap; "" in a one-shot bundle.
+        more: further references of a one-shot persona in other poses and expressions: (picture, mesh) each.
     """
 
     name: str
     title: str
-    decoder: str
     thumbnail: str
     still: str
     mesh: str
     consent: str
+    decoder: str = ""
+    more: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +97,8 @@ class Manifest:
         created: ISO 8601 time of the export.
         input_shape: (H, W, 3) of one crop, uint8 BGR.
         output_shape: (R, R, 4) of one swap, uint8 BGR and mask.
-        encoder: member name of the shared encoder's graph.
+        factory: what kind of bundle this is: FACTORY or ONE_SHOT.
+        network: member name of the graph that all personas share: the encoder's, or the mixing network's.
         personas: at least one, in the order to show them.
         training: recipe, iterations, metrics; free form.
         licence: under which the bundle may be used.
@@ -92,11 +110,17 @@ class Manifest:
     created: str
     input_shape: tuple[int, int, int]
     output_shape: tuple[int, int, int]
-    encoder: str
+    factory: str
+    network: str
     personas: tuple[PersonaEntry, ...]
     training: Mapping[str, Any]
     licence: str
     files: Mapping[str, FileEntry]
+
+    @property
+    def is_one_shot(self) -> bool:
+        """Whether personas are pictures, and not networks of their own."""
+        return self.factory == ONE_SHOT
 
 
 def check_member_name(name: str) -> None:
@@ -118,7 +142,7 @@ def parse_manifest(text: bytes) -> Manifest:
     """Read a manifest and check everything that it says, short of the files themselves.
 
     Raises:
-        BundleError: it is too large, not JSON, or breaks schema 1.
+        BundleError: it is too large, not JSON, or breaks its schema.
     """
     if len(text) > MAX_MANIFEST_BYTES:
         raise BundleError(f"{MANIFEST} must be at most {MAX_MANIFEST_BYTES} bytes, but has {len(text)}. Refused.")
@@ -127,15 +151,16 @@ def parse_manifest(text: bytes) -> Manifest:
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{MANIFEST} must be JSON, but cannot be read: {error}. Export the bundle again.") from error
     fields = _mapping(data, "the manifest")
-    if fields.get("schema") != SCHEMA or isinstance(fields.get("schema"), bool):
+    factory, schema = fields.get("factory"), fields.get("schema")
+    if not isinstance(factory, str) or factory not in SCHEMAS or fields.get("colour") != "BGR":
         raise BundleError(
-            f"The bundle's schema must be {SCHEMA}, but is {fields.get('schema')!r}. "
-            "Update understudy, or export the bundle with this version."
+            f"The bundle must be made by one of {', '.join(SCHEMAS)} in BGR, but names factory {factory!r} "
+            f"and colour {fields.get('colour')!r}. Only bundles of those kinds are loaded."
         )
-    if fields.get("factory") not in tuple(FACTORIES) or fields.get("colour") != "BGR":  # a list has no hash
+    if schema != SCHEMAS[factory] or isinstance(schema, bool):
         raise BundleError(
-            f"The bundle must be made by {FACTORY} in BGR, but names factory {fields.get('factory')!r} "
-            f"and colour {fields.get('colour')!r}. Only bundles of that kind are loaded."
+            f"The bundle's schema must be {SCHEMAS[factory]}, but is {schema!r}. "
+            "Update understudy, or export the bundle with this version."
         )
     files = _files(fields.get("files"))
     return Manifest(
@@ -144,8 +169,9 @@ def parse_manifest(text: bytes) -> Manifest:
         created=_text(fields, "created", "the manifest"),
         input_shape=_shape(fields, "input", channels=3),
         output_shape=_shape(fields, "output", channels=4),
-        encoder=_member(fields, "encoder", "the manifest", files),
-        personas=_personas(fields.get("personas"), files),
+        factory=factory,
+        network=_member(fields, "mixer" if factory == ONE_SHOT else "encoder", "the manifest", files),
+        personas=_personas(fields.get("personas"), files, factory),
         training=_mapping(fields.get("training", {}), "training"),
         licence=_text(fields, "licence", "the manifest"),
         files=files,
@@ -163,11 +189,13 @@ def write_manifest(
     licence: str,
     training: Mapping[str, Any] | None = None,
     created: str | None = None,
+    factory: str = FACTORY,
 ) -> Path:
     """Hash a directory's files into its manifest, atomically; the last step of an export.
 
-    The directory holds `encoder.onnx`, any documents, and for each persona a folder of its
-    name with `decoder.onnx thumbnail.jpg still.png mesh.npy consent.json`.
+    The directory holds `encoder.onnx`, any documents, and for each persona a folder of its name with `decoder.onnx
+    thumbnail.jpg still.png mesh.npy consent.json`; or, one-shot, `mixer.onnx` and folders with `thumbnail.jpg
+    reference.png mesh.npy consent.json` and, where there are more references, `more/NAME.png` and `more/NAME.npy`.
 
     Args:
         directory: the bundle to be.
@@ -179,6 +207,7 @@ def write_manifest(
         licence: under which the bundle may be used.
         training: recipe, iterations, metrics: anything JSON can hold.
         created: ISO 8601; now, where not given.
+        factory: what kind of bundle it is.
 
     Returns:
         The manifest's path.
@@ -188,19 +217,20 @@ def write_manifest(
     """
     paths = sorted(p for p in directory.rglob("*") if p.is_file() and p != directory / MANIFEST)
     entries = [
-        {"name": key, "title": title, **{k: f"{key}/{v}" for k, v in _PERSONA_FILES.items()}}
+        {"name": key, "title": title, **{k: f"{key}/{v}" for k, v in _PERSONA_FILES[factory].items()}}
+        | ({"more": _more_references(directory, key)} if factory == ONE_SHOT else {})
         for key, title in personas.items()
     ]
     manifest = {
-        "schema": SCHEMA,
-        "factory": FACTORY,
+        "schema": SCHEMAS[factory],
+        "factory": factory,
         "name": name,
         "version": version,
         "created": created or datetime.now(UTC).isoformat(timespec="seconds"),
         "input": list(input_shape),
         "output": list(output_shape),
         "colour": "BGR",
-        "encoder": ENCODER,
+        **({"mixer": MIXER} if factory == ONE_SHOT else {"encoder": ENCODER}),
         "personas": entries,
         "training": dict(training or {}),
         "licence": licence,
@@ -209,6 +239,11 @@ def write_manifest(
     text = (json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
     parse_manifest(text)
     return _write_atomically(directory / MANIFEST, text)
+
+
+def _more_references(directory: Path, name: str) -> list[dict[str, str]]:
+    pictures = sorted((directory / name / "more").glob("*.png"))
+    return [{"still": f"{name}/more/{each.name}", "mesh": f"{name}/more/{each.stem}.npy"} for each in pictures]
 
 
 def _hash_file(path: Path) -> dict[str, Any]:
@@ -286,7 +321,7 @@ def _member(fields: Mapping[str, Any], key: str, where: str, files: Mapping[str,
     return PurePosixPath(value).as_posix()
 
 
-def _personas(value: object, files: Mapping[str, FileEntry]) -> tuple[PersonaEntry, ...]:
+def _personas(value: object, files: Mapping[str, FileEntry], factory: str) -> tuple[PersonaEntry, ...]:
     if not isinstance(value, list) or not 0 < len(cast(list[object], value)) <= 64:
         raise BundleError("'personas' must be a list of 1 to 64 personas. Export the bundle again.")
     entries: list[PersonaEntry] = []
@@ -294,8 +329,17 @@ def _personas(value: object, files: Mapping[str, FileEntry]) -> tuple[PersonaEnt
         fields = _mapping(item, "each of 'personas'")
         name = _identifier(fields, "name", "a persona")
         where = f"persona {name!r}"
-        members = {key: _member(fields, key, where, files) for key in _PERSONA_FILES}
-        entries.append(PersonaEntry(name=name, title=_text(fields, "title", where), **members))
+        members = {key: _member(fields, key, where, files) for key in _PERSONA_FILES[factory]}
+        more = _more(fields.get("more", []), where, files) if factory == ONE_SHOT else ()
+        entries.append(PersonaEntry(name=name, title=_text(fields, "title", where), more=more, **members))
     if len({entry.name for entry in entries}) < len(entries):
         raise BundleError("A bundle's personas must have distinct names. Export the bundle again.")
     return tuple(entries)
+
+
+def _more(value: object, where: str, files: Mapping[str, FileEntry]) -> tuple[tuple[str, str], ...]:
+    items = cast(list[object], value) if isinstance(value, list) else None
+    if items is None or len(items) >= MAX_REFERENCES:
+        raise BundleError(f"'more' of {where} must list {MAX_REFERENCES - 1} references at most. Export it again.")
+    found = (_mapping(item, f"each of 'more' of {where}") for item in items)
+    return tuple((_member(each, "still", where, files), _member(each, "mesh", where, files)) for each in found)

@@ -7,11 +7,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.swap.skin_detail import SkinDetail
 from understudy.vision.align import transform
 from understudy.vision.face import AlignedFace, Matrix, Points
 from understudy.vision.mesh import FACE_OVAL
-from understudy.vision.reenact import driver_parts
 
 Swap = NDArray[np.uint8]
 Mask = NDArray[np.uint8]
@@ -23,8 +21,6 @@ _STATISTICS_SIDE = 112
 _OPAQUE = 178
 _GAIN_LIMITS = (0.6, 1.6)
 _LEVELS = np.arange(256, dtype=np.float64)[:, None]
-# How much fine structure a swap gets where nobody says otherwise.
-SKIN_DETAIL = 1.35
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +34,6 @@ class BlendSettings:
         mask_size: the mask's edge moves outwards (or inwards, below 0) by this share of the crop's
             side, -0.25 to 0.25.
         use_hull: whether the mask ends at the mesh's face oval.
-        own_eyes: whether the camera's own eyes and inner mouth show, as in the pairs that personas learn from:
-            gaze and teeth are then exact, and as sharp as the camera.
-        skin_detail: how much of the still's fine structure is laid over the network's, 0 to 2, where 1 is all there is.
     """
 
     strength: float = 1.0
@@ -48,8 +41,6 @@ class BlendSettings:
     mask_feather: float = 0.04
     mask_size: float = 0.0
     use_hull: bool = True
-    own_eyes: bool = True
-    skin_detail: float = SKIN_DETAIL
 
     def __post_init__(self) -> None:
         limits = {
@@ -57,7 +48,6 @@ class BlendSettings:
             "colour_match": (0.0, 1.0),
             "mask_feather": (0.0, 0.25),
             "mask_size": (-0.25, 0.25),
-            "skin_detail": (0.0, 2.0),
         }
         for name, (low, high) in limits.items():
             value = getattr(self, name)
@@ -77,7 +67,6 @@ class Blender:
         face: AlignedFace,
         swap: Swap,
         settings: BlendSettings | None = None,
-        skin_detail: SkinDetail | None = None,
     ) -> float:
         """Blend one swap into a frame, in place.
 
@@ -86,7 +75,6 @@ class Blender:
             face: where the crop came from.
             swap: uint8 [R, R, 4], BGR and mask of the same crop; R may differ from the crop's size. Not changed.
             settings: how; the defaults where not given.
-            skin_detail: the persona's fine structure, where the swap needs it.
 
         Returns:
             The share of the crop that the mask hides, 0 to 1; where it is half transparent, the camera's face
@@ -97,14 +85,10 @@ class Blender:
         frame_to_swap = face.frame_to_crop * np.float32(scale)
         frame_to_swap[:, 2] += (scale - 1) / 2  # pixel centres: networks learn from crops resized by averaging
         swap, frame_to_swap = _shrunk(swap, frame_to_swap)
-        if skin_detail is not None and chosen.skin_detail > 0:
-            swap = skin_detail.added(swap, face.mesh_at(swap.shape[0]), chosen.skin_detail)
         mask = self._mask(swap, face, chosen)
         coverage = cv2.countNonZero(cv2.threshold(mask, _OPAQUE, 255, cv2.THRESH_BINARY)[1]) / mask.size
         region = _region(mask, frame_to_swap, frame.shape)
         if region is not None and chosen.strength > 0:
-            if chosen.own_eyes:
-                mask = self._open(mask, face)
             coloured = self._coloured(swap, mask, face, chosen)
             self._paste(frame, coloured, frame_to_swap, region)
         return coverage
@@ -127,11 +111,6 @@ class Blender:
             mask = cv2.blur(mask, (side, side), borderType=cv2.BORDER_CONSTANT | cv2.BORDER_ISOLATED)
         mask[0], mask[-1], mask[:, 0], mask[:, -1] = 0, 0, 0, 0
         return np.asarray(mask, np.uint8)
-
-    def _open(self, mask: Mask, face: AlignedFace) -> Mask:
-        """Cut the eyes and the inner mouth out of a mask, in place."""
-        parts = driver_parts(face.mesh_at(mask.shape[0]), mask.shape[0])
-        return np.asarray(cv2.multiply(mask, cv2.bitwise_not(parts, parts), mask, 1 / 255), np.uint8)
 
     def _hull(self, oval: Points, size: int) -> Mask:
         hull = self._scratch("hull", (size, size))

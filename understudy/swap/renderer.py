@@ -1,7 +1,8 @@
-"""What can play a persona: a network on batches of crops, or any function that renders one crop."""
+"""What can paint a persona: a photo in one shot, a network on batches of crops, or any function on one crop."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -12,9 +13,19 @@ from numpy.typing import NDArray
 
 from liveframe.errors import LateError, LiveframeError, ModelError
 from liveframe.model import BatchModel
-from understudy.swap.skin_detail import SkinDetail
-from understudy.vision.face import MESH_POINTS, AlignedFace
-from understudy.vision.reenact import ReferenceFace, reenact
+from understudy.bundle.bundle import Bundle
+from understudy.draw.mesh_overlay import tinted
+from understudy.swap.blend import Blender
+from understudy.swap.driver import DriverBook
+from understudy.swap.frame_painter import Prepared, lay_over, prepare
+from understudy.swap.gaze import Irises
+from understudy.swap.one_shot import Mixer, OneShotRenderer
+from understudy.swap.settings import SwapSettings, View
+from understudy.swap.shape import shape_model
+from understudy.vision.align import align
+from understudy.vision.face import MESH_POINTS, AlignedFace, Face
+from understudy.vision.iris import iris_model
+from understudy.vision.reenact import ReferenceFace
 
 Swap = NDArray[np.uint8]
 
@@ -46,62 +57,121 @@ class AsyncBatchModel(BatchModel, Protocol):
         ...
 
 
-Renderer = BatchModel | CropRenderer
+class Painted(Protocol):
+    """A face, painted, on its way back into its frame.
 
-
-class InstantPersona:
-    """A persona with no training at all: its still, warped to the driver's mesh. About 10 ms a face.
-
-    Args:
-        still: the persona's look.
-        input_size: side of the crops, px.
+    Attributes:
+        zoom: how much larger than its face it was painted: large for small faces.
     """
 
-    def __init__(self, still: ReferenceFace, input_size: int = 256) -> None:
-        self.input_size = input_size
-        self._still = still
+    zoom: float
 
-    @classmethod
-    def open(cls, folder: Path) -> "InstantPersona":
-        """Read a look: `still.png`, an aligned picture, and `mesh.npy` beside it, as the Studio writes them.
+    def lay(self, frame: NDArray[np.uint8], settings: SwapSettings, blender: Blender) -> float:
+        """Put it into a frame, uint8 [H, W, 3], BGR, in place; return the share of its crop that it hides, 0 to 1."""
+        ...
+
+
+@runtime_checkable
+class Renderer(Protocol):
+    """Paints one persona. Shared by all streams; what a stream knows of its drivers comes with the call. Thread-safe.
+
+    Attributes:
+        is_remote: whether the work is done elsewhere, and the caller may go on meanwhile.
+    """
+
+    is_remote: bool
+
+    def begin(
+        self, image: NDArray[np.uint8], faces: Sequence[Face], settings: SwapSettings, book: DriverBook
+    ) -> Callable[[], list[Painted]]:
+        """Begin to paint faces of a frame; the callable gives one answer for each that lies in the frame, in order.
+
+        Args:
+            image: uint8 [H, W, 3], BGR; left as it is.
+            faces: with their meshes.
+            settings: what the viewer set.
+            book: of this stream.
 
         Raises:
-            ModelError: there is none.
+            LiveframeError: here or from the callable: the persona failed.
         """
-        image = cv2.imread(str(folder / "still.png"))
-        try:
-            mesh = np.load(folder / "mesh.npy", allow_pickle=False)
-        except (OSError, ValueError):
-            mesh = None
-        if image is None or mesh is None or mesh.shape != (MESH_POINTS, 3):
-            raise ModelError(f"{folder} must hold still.png and mesh.npy, but does not. Make the persona again.")
-        return cls(ReferenceFace(np.asarray(image, np.uint8), mesh.astype(np.float32)))
+        ...
 
-    def __call__(self, face: AlignedFace) -> Swap:
-        """Return uint8 [S, S, 4], BGR and mask."""
-        image, mask = reenact(self._still, face.crop, face.mesh)
-        return np.asarray(cv2.merge([*cv2.split(image), mask]), np.uint8)
+
+class OneShotPersona:
+    """A persona that needs no training: a photo and the mixing network (`understudy.swap.one_shot`).
+
+    Args:
+        painters: its references, ready to paint; the first one is the main one.
+    """
+
+    is_remote = False
+
+    def __init__(self, painters: Sequence[OneShotRenderer]) -> None:
+        self._painter = painters[0]
+        identities = [shape_model().identify(each.reference.mesh) for each in painters]
+        self._identity = np.asarray(np.mean(identities, axis=0), np.float32)
+
+    def begin(
+        self, image: NDArray[np.uint8], faces: Sequence[Face], settings: SwapSettings, book: DriverBook
+    ) -> Callable[[], list[Painted]]:
+        """See `Renderer`."""
+        drivers = [book.look_up(image, face) for face in faces]
+        prepared = [prepare(image, driver, self._identity, settings.shape) for driver in drivers]
+        found = [each for each in prepared if each is not None]
+
+        def finish() -> list[Painted]:
+            options = settings.painting()
+            try:
+                return [PaintedRegion(each, self._painter.paint(each.driver, each.target, options)) for each in found]
+            except LiveframeError:
+                raise
+            except Exception as error:  # a live stream must learn of any failure in one way
+                raise ModelError(f"The persona could not be rendered: {error}. Pick another persona.") from error
+
+        return finish
+
+
+class PaintedRegion:
+    """What a one-shot persona painted: `Painted`."""
+
+    def __init__(self, prepared: Prepared, swap: Swap) -> None:
+        self.zoom = float(np.hypot(*prepared.target.to_crop[:, 0]))
+        self._prepared, self._swap = prepared, swap
+
+    def lay(self, frame: NDArray[np.uint8], settings: SwapSettings, blender: Blender) -> float:
+        """See `Painted`."""
+        swap = tinted(self._swap) if settings.view == View.MASK else self._swap
+        return lay_over(frame, self._prepared, swap, settings.strength)
+
+
+class PaintedCrop:
+    """What a network painted in its crop: `Painted`."""
+
+    def __init__(self, face: AlignedFace, swap: Swap) -> None:
+        self.zoom = float(np.hypot(face.frame_to_crop[0, 0], face.frame_to_crop[1, 0])) / face.crop.shape[0]
+        self._face, self._swap = face, swap
+
+    def lay(self, frame: NDArray[np.uint8], settings: SwapSettings, blender: Blender) -> float:
+        """See `Painted`."""
+        blend = settings.blend()
+        if settings.view == View.MASK:
+            return blender.blend(frame, self._face, tinted(self._swap), replace(blend, colour_match=0.0))
+        return blender.blend(frame, self._face, self._swap, blend)
 
 
 class LoadedRenderer:
-    """A renderer made ready for the live loop: what kind it is, is asked once. Thread-safe as its renderer is.
+    """A network, or anything that renders crops, as a `Renderer`. Thread-safe as its renderer is.
 
     Args:
         renderer: who plays.
-        skin_detail: the persona's fine structure, for a renderer that paints without it.
 
     Attributes:
-        renderer: the same.
-        skin_detail: the same; None where the renderer paints its own.
-        is_aligned: whether what it paints lies on the driver's own eyes and mouth, as pairs and instant personas do.
         input_size: the side of the crops that it takes, px.
         is_remote: whether its batches are sent away, and answered while the caller goes on.
     """
 
-    def __init__(self, renderer: Renderer, skin_detail: SkinDetail | None = None) -> None:
-        self.renderer = renderer
-        self.skin_detail = skin_detail if isinstance(renderer, BatchModel) else None
-        self.is_aligned = self.skin_detail is not None or isinstance(renderer, InstantPersona)
+    def __init__(self, renderer: BatchModel | CropRenderer) -> None:
         self._remote = renderer if isinstance(renderer, AsyncBatchModel) else None
         self.is_remote = self._remote is not None
         if isinstance(renderer, BatchModel):
@@ -110,6 +180,14 @@ class LoadedRenderer:
         else:
             self.input_size = renderer.input_size
             self._render = partial(_render, renderer)
+
+    def begin(
+        self, image: NDArray[np.uint8], faces: Sequence[Face], settings: SwapSettings, book: DriverBook
+    ) -> Callable[[], list[Painted]]:
+        """See `Renderer`."""
+        crops = [align(image, face, self.input_size) for face in faces]
+        answer = self.start(crops)
+        return lambda: [PaintedCrop(crop, swap) for crop, swap in zip(crops, answer(), strict=True)]
 
     def render(self, faces: Sequence[AlignedFace]) -> list[Swap]:
         """Render faces, in as few batches as the renderer takes.
@@ -141,6 +219,66 @@ class LoadedRenderer:
             return partial(self.render, faces)
         futures = [self._remote.submit(batch) for batch in _batches(self._remote, faces)]
         return lambda: _checked([swap for future in futures for swap in _answer(future)], len(faces))
+
+
+AnyRenderer = Renderer | BatchModel | CropRenderer
+
+
+def as_renderer(renderer: AnyRenderer) -> Renderer:
+    """Return a network, or what renders crops, as a renderer; a renderer as it is."""
+    return renderer if isinstance(renderer, Renderer) else LoadedRenderer(renderer)
+
+
+def open_renderer(bundle: Bundle, name: str, threads: int = 1) -> Renderer:
+    """Load what plays a bundle's persona and run it once; takes 10 to 300 ms.
+
+    Raises:
+        BundleError: no such persona, or the bundle is not what its manifest says.
+        ModelError: it cannot run here.
+    """
+    if bundle.manifest.is_one_shot:
+        return one_shot_persona(bundle.references(name), bundle.mixer(threads))
+    network = bundle.swap_model(name, threads)
+    network.predict(np.zeros((1, *network.spec.input_shape), np.uint8))
+    return LoadedRenderer(network)
+
+
+def one_shot_persona(references: Sequence[ReferenceFace], mixer: Mixer | None) -> OneShotPersona:
+    """Make a persona of pictures: its eyes are found here. Needs no training; 30 ms a picture.
+
+    Args:
+        references: aligned pictures with their meshes, at least one.
+        mixer: the network of a bundle; None: opaque wherever the mesh reaches.
+    """
+    return OneShotPersona([OneShotRenderer(*with_eyes(each), mixer) for each in references])
+
+
+def photo_persona(folder: Path, bundle: Bundle, threads: int = 1) -> OneShotPersona:
+    """Open a persona that the Studio made of a photo: `still.png`, an aligned picture, and `mesh.npy` beside it.
+
+    Args:
+        folder: the persona's.
+        bundle: gives the mixing network; an autoencoder's bundle has none, and none is used.
+        threads: cores that one call of the network uses.
+
+    Raises:
+        ModelError: the folder holds no such picture and mesh.
+    """
+    image = cv2.imread(str(folder / "still.png"))
+    try:
+        mesh = np.load(folder / "mesh.npy", allow_pickle=False)
+    except (OSError, ValueError):
+        mesh = None
+    if image is None or mesh is None or mesh.shape != (MESH_POINTS, 3):
+        raise ModelError(f"{folder} must hold still.png and mesh.npy, but does not. Make the persona again.")
+    mixer = bundle.mixer(threads) if bundle.manifest.is_one_shot else None
+    return one_shot_persona([ReferenceFace(np.asarray(image, np.uint8), mesh.astype(np.float32))], mixer)
+
+
+def with_eyes(reference: ReferenceFace) -> tuple[ReferenceFace, Irises]:
+    """Return a reference with finer lids on its mesh, and its irises' centres, float32 [2, 2], px."""
+    eyes = iris_model().both(reference.image, reference.mesh)
+    return ReferenceFace(reference.image, eyes.on(reference.mesh)), eyes.irises
 
 
 def _answer(future: Future[NDArray[np.uint8]]) -> NDArray[np.uint8]:

@@ -6,7 +6,8 @@ from enum import StrEnum
 
 import numpy as np
 
-from understudy.swap.blend import SKIN_DETAIL, BlendSettings
+from understudy.swap.blend import BlendSettings
+from understudy.swap.one_shot import PaintOptions
 from understudy.vision.face import Face
 
 _MUCH_LARGER = 1.5
@@ -37,8 +38,10 @@ class SwapSettings:
         persona_by_track: personas by track id, for several faces; faces not named get `persona`, and those named
             with "" are shown as the camera sees them.
         use_hull: whether the mask ends at the mesh's face oval.
-        own_eyes: whether the actor's own eyes and inner mouth show; else what the persona's network paints there.
-        skin_detail: how much of the fine structure of the persona's still is laid over what the network paints, 0 to 2.
+        shape: how far the face takes the persona's shape, 0 to 1.
+        own_eyes: whether the actor's own eyes show; else the persona's, looking where the actor looks.
+        own_mouth: whether the actor's own lips show; the inner mouth is the actor's always.
+        keep_occluders: whether hands, hair and spectacles before the actor's face stay before the persona's.
         view: what is drawn.
     """
 
@@ -50,8 +53,10 @@ class SwapSettings:
     faces: str | int = "all"
     persona_by_track: Mapping[int, str] = field(default_factory=dict[int, str])
     use_hull: bool = True
-    own_eyes: bool = True
-    skin_detail: float = SKIN_DETAIL
+    shape: float = 1.0
+    own_eyes: bool = False
+    own_mouth: bool = False
+    keep_occluders: bool = True
     view: View = View.RESULT
 
     def __post_init__(self) -> None:
@@ -60,6 +65,8 @@ class SwapSettings:
                 "mask_feather must be from 0 to 1 and mask_size from 0.5 to 1.5, "
                 f"but got {self.mask_feather!r} and {self.mask_size!r}. Move them into those ranges."
             )
+        if not 0 <= self.shape <= 1:
+            raise ValueError(f"shape must be from 0 to 1, but got {self.shape!r}. Move it into that range.")
         if isinstance(self.faces, str) and self.faces not in ("all", "largest"):
             raise ValueError(f"faces must be 'all', 'largest' or a track's id, but got {self.faces!r}. Pick one.")
         View(self.view)
@@ -73,9 +80,11 @@ class SwapSettings:
             mask_feather=self.mask_feather * _FEATHER_SPAN,
             mask_size=(self.mask_size - 1) * _SIZE_SPAN,
             use_hull=self.use_hull,
-            own_eyes=self.own_eyes,
-            skin_detail=self.skin_detail,
         )
+
+    def painting(self) -> PaintOptions:
+        """The same in the one-shot painter's terms."""
+        return PaintOptions(self.own_eyes, self.own_mouth, self.keep_occluders)
 
     def persona_of(self, face: Face) -> str:
         """Who plays a face."""

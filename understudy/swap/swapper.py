@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 from liveframe.errors import LiveframeError, ModelError
 from liveframe.frame import Frame, FrameResult
 from understudy.bundle.bundle import Bundle
-from understudy.draw.mesh_overlay import draw_mesh, tinted
+from understudy.draw.mesh_overlay import draw_mesh
 from understudy.swap.blend import Blender
+from understudy.swap.driver import DriverBook
 from understudy.swap.people import People
-from understudy.swap.renderer import CropRenderer, InstantPersona, LoadedRenderer, Renderer
+from understudy.swap.renderer import AnyRenderer, CropRenderer, Painted, Renderer, as_renderer, open_renderer
 from understudy.swap.settings import FaceSelector, SwapSettings, View
-from understudy.swap.skin_detail import SkinDetail
-from understudy.vision.align import align
 from understudy.vision.detect import FaceDetector
-from understudy.vision.face import AlignedFace, Face
+from understudy.vision.face import Face
+from understudy.vision.iris import IrisModel, eye_patch
 from understudy.vision.mesh import FaceMesh
 from understudy.vision.track import FaceTracker, TrackSettings
 
-__all__ = ["CropRenderer", "FaceSwapper", "InstantPersona", "SplitSwapSession", "SwapSession", "SwapSettings", "View"]
+__all__ = ["CropRenderer", "FaceSwapper", "SplitSwapSession", "SwapSession", "SwapSettings", "View"]
 
 # A face whose mask covers less of its crop than this has not been replaced.
 _LEAST_COVERAGE = 0.05
@@ -50,7 +50,7 @@ class FaceSwapper:
         bundle: Bundle | None = None,
         settings: SwapSettings | None = None,
         threads: int = 1,
-        renderers: Mapping[str, Renderer] | None = None,
+        renderers: Mapping[str, AnyRenderer] | None = None,
         tracking: TrackSettings | None = None,
         people: People | None = None,
     ) -> None:
@@ -59,10 +59,8 @@ class FaceSwapper:
         self._threads = threads
         self._tracking = tracking or TrackSettings()
         self._lock = threading.Lock()
-        self._loaded = {
-            name: LoadedRenderer(renderer, self._skin_detail(name)) for name, renderer in (renderers or {}).items()
-        }
-        self._face_models: tuple[FaceDetector, FaceMesh] | None = None
+        self._loaded = {name: as_renderer(renderer) for name, renderer in (renderers or {}).items()}
+        self._face_models: _FaceModels | None = None
         shipped = [info.name for info in bundle.personas] if bundle else []
         self.personas = (*shipped, *(name for name in self._loaded if name not in shipped))
         if not self.personas:
@@ -90,18 +88,19 @@ class FaceSwapper:
             raise ModelError("A swapper must be warm before it opens a session, but is cold. Call warm_up first.")
         is_split = any(loaded.is_remote for loaded in self._loaded.values())
         kind = SplitSwapSession if is_split else SwapSession
-        return kind(self, FaceTracker(*self._face_models, self._tracking), self.settings)
+        detector, mesh, irises = self._face_models
+        return kind(self, FaceTracker(detector, mesh, self._tracking), DriverBook(irises), self.settings)
 
-    def with_renderer(self, name: str, renderer: Renderer) -> "FaceSwapper":
+    def with_renderer(self, name: str, renderer: AnyRenderer) -> "FaceSwapper":
         """Return another swapper that knows one more persona (or another one of that name), sharing all networks."""
-        renderers = {key: loaded.renderer for key, loaded in self._loaded.items()} | {name: renderer}
-        other = FaceSwapper(self._bundle, self.settings, self._threads, renderers, self._tracking, self.people)
-        other._face_models = self._face_models
-        return other
+        renderers: dict[str, AnyRenderer] = {**self._loaded, name: renderer}
+        return self._like(renderers, self.people)
 
     def with_people(self, people: People) -> "FaceSwapper":
         """Return another swapper that tells by their faces who plays whom, sharing all networks."""
-        renderers = {key: loaded.renderer for key, loaded in self._loaded.items()}
+        return self._like(dict(self._loaded), people)
+
+    def _like(self, renderers: Mapping[str, AnyRenderer], people: People | None) -> "FaceSwapper":
         other = FaceSwapper(self._bundle, self.settings, self._threads, renderers, self._tracking, people)
         other._face_models = self._face_models
         return other
@@ -133,23 +132,11 @@ class FaceSwapper:
         for name in names:
             if name in self._loaded or self._bundle is None:
                 continue
-            renderer = self._bundle.swap_model(name, self._threads)
-            renderer.predict(np.zeros((1, *renderer.spec.input_shape), np.uint8))
+            renderer = open_renderer(self._bundle, name, self._threads)
             with self._lock:
-                self._loaded.setdefault(name, LoadedRenderer(renderer, self._skin_detail(name)))
+                self._loaded.setdefault(name, renderer)
 
-    def _skin_detail(self, name: str) -> SkinDetail | None:
-        """The fine structure of one of the bundle's personas that learned from pairs; None of all others.
-
-        Only pairs lie on the driver's mesh: the classic recipe and other people's models paint eyes and brows of
-        their own, in places of their own.
-        """
-        bundle = self._bundle
-        if bundle is None or name not in [info.name for info in bundle.personas]:
-            return None
-        return SkinDetail(bundle.still(name)) if bundle.manifest.training.get("recipe") == "paired" else None
-
-    def loaded(self, name: str) -> LoadedRenderer:
+    def loaded(self, name: str) -> Renderer:
         """A loaded persona."""
         return self._loaded[name]
 
@@ -161,9 +148,10 @@ class SwapSession:
     fitted, or was lost a moment ago, counts as found: the gate then covers the frame.
     """
 
-    def __init__(self, model: FaceSwapper, tracker: FaceTracker, settings: SwapSettings) -> None:
+    def __init__(self, model: FaceSwapper, tracker: FaceTracker, book: DriverBook, settings: SwapSettings) -> None:
         self._model = model
         self._tracker = tracker
+        self._book = book
         self._selector = FaceSelector()
         self._people = model.people.open() if model.people else None
         self._blender = Blender()
@@ -249,19 +237,20 @@ class SwapSession:
                 settings, persona_by_track={**self._people.assign(frame.image, faces), **settings.persona_by_track}
             )
         chosen = self._selector.choose(faces, settings)
-        parts = self._aligned(frame.image, [face for face in chosen if face.mesh is not None], settings)
+        self._book.keep({face.track_id for face in faces})
+        parts: dict[str, list[Face]] = {}
+        for face in chosen:
+            if face.mesh is not None:
+                parts.setdefault(settings.persona_of(face), []).append(face)
+        answers = [
+            self._model.loaded(name).begin(frame.image, part, settings, self._book) for name, part in parts.items()
+        ]
         lap("warp")
-        all_loaded = [self._model.loaded(name) for name in parts]
-        started = [(loaded, part, loaded.start(part)) for loaded, part in zip(all_loaded, parts.values(), strict=True)]
 
         def finish() -> FrameResult:
-            swaps = [
-                _RenderedFace(face, swap, loaded)
-                for loaded, part, answer in started
-                for face, swap in zip(part, answer(), strict=True)
-            ]
+            painted = [each for answer in answers for each in answer()]
             lap("network")
-            image, done = self._blended(frame.image, swaps, settings)
+            image, done = self._blended(frame.image, painted, settings)
             lap("blend")
             note = self._trouble or _note(len(chosen), done, settings)
             return FrameResult(image, frame.index, len(chosen), done, stages_ms, note)
@@ -269,33 +258,19 @@ class SwapSession:
         return finish
 
     def _blended(
-        self, image: NDArray[np.uint8], swaps: Sequence["_RenderedFace"], settings: SwapSettings
+        self, image: NDArray[np.uint8], painted: Sequence[Painted], settings: SwapSettings
     ) -> tuple[NDArray[np.uint8], int]:
         """Return a new image with the swaps in it, and how many faces they replaced."""
-        out, blend = image.copy(), settings.blend()
-        if settings.view == View.MASK:
-            blend = replace(blend, colour_match=0.0)
-        coverage: list[float] = []
+        out = image.copy()
         # Nearer faces are larger, and cover those behind them.
-        for each in sorted(swaps, key=lambda painted: -_zoom(painted.face)):
-            how = blend if each.loaded.is_aligned else replace(blend, own_eyes=False)
-            is_mask = settings.view == View.MASK
-            shown, skin_detail = (tinted(each.swap), None) if is_mask else (each.swap, each.loaded.skin_detail)
-            coverage.append(self._blender.blend(out, each.face, shown, how, skin_detail))
-            if settings.view == View.MESH:
-                draw_mesh(out, each.face.face)
+        ordered = sorted(painted, key=lambda each: -each.zoom)
+        coverage = [each.lay(out, settings, self._blender) for each in ordered]
+        if settings.view == View.MESH:
+            for face in self._faces:
+                if face.mesh is not None:
+                    draw_mesh(out, face)
         done = sum(share >= _LEAST_COVERAGE for share in coverage)
         return out, done if settings.strength > 0 else 0
-
-    def _aligned(
-        self, image: NDArray[np.uint8], faces: Sequence[Face], settings: SwapSettings
-    ) -> dict[str, list[AlignedFace]]:
-        """Cut the faces out, by persona: each persona takes its own size, and all its faces in one batch."""
-        parts: dict[str, list[AlignedFace]] = {}
-        for face in faces:
-            name = settings.persona_of(face)
-            parts.setdefault(name, []).append(align(image, face, self._model.loaded(name).input_size))
-        return parts
 
     def _load_wanted(self) -> None:
         """Load what is wanted, until nothing newer is; runs in the session's own thread."""
@@ -329,14 +304,6 @@ class SplitSwapSession(SwapSession):
         return self._begun(frame)
 
 
-class _RenderedFace(NamedTuple):
-    """A face, what its persona painted (uint8 [R, R, 4], BGR and mask), and who painted it."""
-
-    face: AlignedFace
-    swap: NDArray[np.uint8]
-    loaded: LoadedRenderer
-
-
 class _StageTimer:
     """Notes the milliseconds since the last lap."""
 
@@ -350,25 +317,27 @@ class _StageTimer:
         self._last_s = now_s
 
 
-def _load_face_models(threads: int) -> tuple[FaceDetector, FaceMesh]:
-    """Load the detector and the mesh and run each once, on a grey picture."""
+class _FaceModels(NamedTuple):
+    detector: FaceDetector
+    mesh: FaceMesh
+    irises: IrisModel
+
+
+def _load_face_models(threads: int) -> _FaceModels:
+    """Load the face models and run each once, on a grey picture."""
     try:
-        detector, mesh = FaceDetector(threads), FaceMesh(threads)
+        detector, mesh, irises = FaceDetector(threads), FaceMesh(threads), IrisModel(threads)
         grey = np.full((480, 640, 3), 128, np.uint8)
         detector.detect(grey)
         mesh.fit(grey, Face(np.array([200, 100, 440, 380], np.float32), 1.0, np.full((5, 2), 240, np.float32)))
+        irises.fit(eye_patch(grey, np.array([200, 240], np.float32), np.array([260, 240], np.float32)))
     except Exception as error:  # the runtimes' errors share no base class
         raise ModelError(f"The face models cannot run here: {error}. Run `uv sync` and try again.") from error
-    return detector, mesh
+    return _FaceModels(detector, mesh, irises)
 
 
 def _names(settings: SwapSettings) -> list[str]:
     return [settings.persona, *(name for name in settings.persona_by_track.values() if name)]
-
-
-def _zoom(face: AlignedFace) -> float:
-    """How large the face is made to fit its crop: large for small faces."""
-    return float(np.hypot(face.frame_to_crop[0, 0], face.frame_to_crop[1, 0])) / face.crop.shape[0]
 
 
 def _note(found: int, done: int, settings: SwapSettings) -> str:

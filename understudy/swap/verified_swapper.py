@@ -11,7 +11,8 @@ from understudy.consent.trust_store import TrustStore
 from understudy.provenance.c2pa import Claim, Provenance
 from understudy.provenance.disclosure import Disclosure, read_disclosure
 from understudy.provenance.watermark import payload_of
-from understudy.swap.renderer import InstantPersona, Renderer
+from understudy.swap.renderer import AnyRenderer
+from understudy.swap.renderer import photo_persona as open_photo_persona
 from understudy.swap.swapper import FaceSwapper, SwapSettings
 
 
@@ -62,7 +63,7 @@ class VerifiedSwapper:
             ModelError: the look is not there.
             TrustError: the operator's keys cannot be read.
         """
-        opened, renderers = Bundle.load(bundle), dict[str, Renderer]()
+        opened, renderers = Bundle.load(bundle), dict[str, AnyRenderer]()
         if photo_persona is None:
             info = opened.persona(settings.persona) if settings.persona else opened.personas[0]
             persona = Persona.load(info.name, info.title, info.still, info.consent)
@@ -71,7 +72,8 @@ class VerifiedSwapper:
             persona = Persona.load(
                 name, name.title(), photo or photo_persona / "still.png", photo_persona / "consent.json"
             )
-            settings, renderers = replace(settings, persona=name), {name: InstantPersona.open(photo_persona)}
+            settings = replace(settings, persona=name)
+            renderers[name] = open_photo_persona(photo_persona, opened, threads)
         verified = cls(opened, persona, FaceSwapper(opened, settings, threads, renderers), use, store)
         verified.check_consent()
         return verified

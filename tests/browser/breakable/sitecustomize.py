@@ -15,19 +15,19 @@ FAULT = Path(os.environ["UNDERSTUDY_TEST_FAULT"])
 def break_personas() -> None:
     """Let every persona ask the file before it plays: "raise" and "hang" are what it may hold."""
     sys.path.insert(0, str(ROOT))
-    from understudy.swap.renderer import LoadedRenderer
+    from understudy.swap.one_shot import OneShotRenderer
 
-    play = LoadedRenderer.render
+    paint = OneShotRenderer.paint
 
-    def breakable(self, faces):
+    def breakable(self, *arguments):
         if FAULT.exists():
             if FAULT.read_text() == "raise":
                 raise RuntimeError("The model failed on purpose.")
             while FAULT.exists():
                 time.sleep(0.05)
-        return play(self, faces)
+        return paint(self, *arguments)
 
-    LoadedRenderer.render = breakable
+    OneShotRenderer.paint = breakable
 
 
 break_personas()

@@ -1,0 +1,243 @@
+import cv2
+import numpy as np
+import pytest
+
+from understudy.swap.gaze import EYES, GazeWarp, eye_opening
+from understudy.swap.mesh_warp import ReferenceFace, ReferenceWarp
+from understudy.swap.one_shot import CONTROL_PX, DriverFace, OneShotRenderer, PaintOptions, Target, soft_coverage
+from understudy.swap.relight import LIGHT_GRID, quotient, saturation
+from understudy.swap.skin import skin_at_edge
+from understudy.vision.align import mean_mesh
+from understudy.vision.face import resized_mesh
+from understudy.vision.mesh import INNER_MOUTH, LEFT_EYE
+
+SIZE = 256
+MESH = mean_mesh() * np.float32(SIZE)
+CONTROL = resized_mesh(MESH, CONTROL_PX / SIZE)
+IDENTITY = np.array([[1, 0, 0], [0, 1, 0]], np.float32)
+
+
+def picture(seed=0, size=SIZE):
+    """A smooth, coloured picture with fine stripes."""
+    rng = np.random.default_rng(seed)
+    base = cv2.resize(rng.uniform(60, 190, (5, 5, 3)).astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
+    return np.clip(base, 0, 255).astype(np.uint8)
+
+
+def reference(seed=0):
+    return ReferenceFace(picture(seed), MESH)
+
+
+class Says:
+    """A mixer that answers the same everywhere."""
+
+    def __init__(self, opacity, gain=0.0):
+        self.opacity, self.gain = opacity, gain
+
+    def mix(self, inputs):
+        assert inputs.shape[1:] == (CONTROL_PX, CONTROL_PX, 7) and inputs.dtype == np.float32
+        assert inputs.min() >= 0 and inputs.max() <= 1
+        opacity = np.full((len(inputs), CONTROL_PX, CONTROL_PX), self.opacity, np.float32)
+        return opacity, np.full((len(inputs), 8, 8, 3), self.gain, np.float32)
+
+
+# ---- mesh warp --------------------------------------------------------------------------------------------------
+
+
+def test_own_mesh_maps_each_pixel_to_itself():
+    positions, covered = ReferenceWarp(reference(), CONTROL_PX).map(CONTROL)
+    y, x = np.nonzero(covered)
+    assert len(x) > 6000
+    wanted = np.stack([x, y], axis=1) * 2 + 0.5  # pixel centres of a picture twice as large
+    assert np.abs(positions[y, x] - wanted).max() < 0.05
+
+
+def test_moved_mesh_moves_the_map_and_leaves_no_holes():
+    shifted = CONTROL + np.float32([3, -2, 0])
+    positions, covered = ReferenceWarp(reference(), CONTROL_PX).map(shifted)
+    y, x = np.nonzero(covered)
+    assert np.abs(positions[y, x] - (np.stack([x - 3, y + 2], axis=1) * 2 + 0.5)).max() < 0.05
+    filled = cv2.morphologyEx(covered, cv2.MORPH_CLOSE, np.ones((9, 9), np.uint8))
+    assert np.count_nonzero(filled != covered) < 0.01 * np.count_nonzero(covered)
+
+
+def test_wide_open_mouth_leaves_no_holes():
+    gaping = CONTROL.copy()
+    gaping[:, 1] += np.where(CONTROL[:, 1] > CONTROL[14, 1] - 0.5, 12, 0)
+    _, covered = ReferenceWarp(reference(), CONTROL_PX).map(gaping)
+    mouth = covered[70:110, 40:88]
+    assert np.count_nonzero(mouth) == mouth.size
+
+
+def test_mirrored_mesh_faces_away_and_is_not_drawn():
+    away = CONTROL.copy()
+    away[:, 0] = CONTROL_PX - away[:, 0]
+    _, covered = ReferenceWarp(reference(), CONTROL_PX).map(away)
+    assert np.count_nonzero(covered) < 0.02 * covered.size
+
+
+def test_fine_stripes_do_not_alias_when_the_face_is_small():
+    stripes = np.zeros((512, 512, 3), np.uint8)
+    stripes[:, ::2] = 255
+    warp = ReferenceWarp(ReferenceFace(stripes, mean_mesh() * np.float32(512)), CONTROL_PX)
+    y, x = np.mgrid[0:CONTROL_PX, 0:CONTROL_PX].astype(np.float32)
+    small = warp.sampled(np.dstack([x, y]) * np.float32(4) + np.float32(1.5), 4.0)
+    assert small[..., :3].std() < 4 and abs(small[..., :3].mean() - 127.5) < 3
+
+
+# ---- light ------------------------------------------------------------------------------------------------------
+
+
+def test_quotient_is_what_the_light_was_multiplied_by():
+    ones = np.ones((CONTROL_PX, CONTROL_PX), np.float32)
+    face = np.full((CONTROL_PX, CONTROL_PX, 3), (80, 100, 120), np.uint8)
+    driver = np.clip(face * np.float32([0.5, 1.0, 1.5]), 0, 255).astype(np.uint8)
+    light = quotient(driver, face, ones)
+    assert light.shape == (LIGHT_GRID, LIGHT_GRID, 3)
+    assert np.allclose(light, [0.5, 1.0, 1.5], atol=0.02)
+
+
+def test_light_of_what_is_masked_does_not_count():
+    ones = np.ones((CONTROL_PX, CONTROL_PX), np.float32)
+    face = np.full((CONTROL_PX, CONTROL_PX, 3), 100, np.uint8)
+    driver = face.copy()
+    driver[:, : CONTROL_PX // 4] = 255  # a white hand at the left
+    ones[:, : CONTROL_PX // 4] = 0
+    assert np.allclose(quotient(driver, face, ones)[:, LIGHT_GRID // 3 :], 1, atol=0.02)
+
+
+def test_grey_camera_takes_colour_out_and_a_colourful_one_adds_none():
+    ones = np.ones((CONTROL_PX, CONTROL_PX), np.float32)
+    grey = np.full((CONTROL_PX, CONTROL_PX, 3), 100, np.uint8)
+    coloured = np.full((CONTROL_PX, CONTROL_PX, 3), (60, 100, 140), np.uint8)
+    assert saturation(grey, coloured, ones) == 0
+    assert saturation(coloured, grey, ones) == 1
+
+
+# ---- eyes -------------------------------------------------------------------------------------------------------
+
+
+def eye_centre(ring):
+    return MESH[list(ring), :2].mean(0)
+
+
+def test_iris_goes_where_the_driver_looks():
+    face = np.full((SIZE, SIZE, 3), 220, np.uint8)
+    centres = np.stack([eye_centre(ring) for ring, *_ in EYES]).astype(np.float32)
+    for centre in centres:
+        cv2.circle(face, tuple(int(v) for v in np.rint(centre)), 4, (20, 20, 20), -1, cv2.LINE_AA)
+    wide = MESH.copy()  # eyes as open as they come, so that the iris has where to go
+    for ring, *_ in EYES:
+        wide[list(ring), 1] = (wide[list(ring), 1] - wide[list(ring), 1].mean()) * 2.5 + wide[list(ring), 1].mean()
+    wanted = centres + np.float32([5, 0])
+    GazeWarp(wide, centres).turn(face, wide, wanted)
+    for centre in wanted:
+        x, y = (int(v) for v in np.rint(centre))
+        window = 255.0 - face[y - 12 : y + 13, x - 12 : x + 13].mean(2)
+        window[window < 60] = 0
+        rows, columns = np.mgrid[-12:13, -12:13]
+        found = np.array([(columns * window).sum(), (rows * window).sum()]) / window.sum()
+        assert np.abs(found).max() < 1.0
+
+
+def test_gaze_of_the_photo_changes_nothing_and_shut_eyes_are_left_alone():
+    face = picture(1)
+    centres = np.stack([eye_centre(ring) for ring, *_ in EYES]).astype(np.float32)
+    same = face.copy()
+    GazeWarp(MESH, centres).turn(same, MESH, centres)
+    assert np.abs(same.astype(int) - face).max() <= 1
+    shut = MESH.copy()
+    for ring, *_ in EYES:
+        shut[list(ring), 1] = shut[list(ring), 1].mean()
+    asleep = face.copy()
+    GazeWarp(MESH, centres).turn(asleep, shut, centres + np.float32([6, 0]))
+    assert np.array_equal(asleep, face)
+    ring, outer, inner = EYES[1]
+    assert ring is LEFT_EYE and eye_opening(shut, ring, outer, inner) < 0.02
+
+
+# ---- the whole --------------------------------------------------------------------------------------------------
+
+
+def driver_of(image, mesh=CONTROL):
+    return DriverFace(cv2.resize(image, (CONTROL_PX, CONTROL_PX), interpolation=cv2.INTER_AREA), mesh)
+
+
+def whole(size=SIZE):
+    zoom = CONTROL_PX / size
+    matrix = np.array([[zoom, 0, (zoom - 1) / 2], [0, zoom, (zoom - 1) / 2]], np.float32)
+    return Target(matrix, size, size)
+
+
+def test_persona_in_its_own_place_is_its_own_picture():
+    """Reference and driver are one: what is painted is the photo, to within two levels."""
+    one = reference(2)
+    painted = OneShotRenderer(one).paint(driver_of(one.image), whole())
+    seen = painted[..., 3] > 250
+    assert np.count_nonzero(seen) > 0.25 * seen.size
+    assert np.abs(painted[..., :3].astype(int) - one.image)[seen].mean() < 2
+
+
+def test_painted_at_the_size_that_is_asked_for():
+    one = reference(2)
+    renderer, driver = OneShotRenderer(one), driver_of(one.image)
+    small, large = renderer.paint(driver, whole(64)), renderer.paint(driver, whole(512))
+    assert small.shape == (64, 64, 4) and large.shape == (512, 512, 4)
+    shrunk = cv2.resize(large, (64, 64), interpolation=cv2.INTER_AREA)
+    seen = (small[..., 3] > 250) & (shrunk[..., 3] > 250)
+    assert np.abs(small[..., :3].astype(int) - shrunk[..., :3])[seen].mean() < 2
+
+
+def test_inner_mouth_is_the_drivers():
+    one = reference(2)
+    gaping = CONTROL.copy()
+    gaping[:, 1] += np.where(CONTROL[:, 1] > CONTROL[14, 1] - 0.5, 8, 0)
+    painted = OneShotRenderer(one).paint(driver_of(one.image, gaping), whole())
+    x, y = (resized_mesh(gaping, SIZE / CONTROL_PX)[list(INNER_MOUTH), :2].mean(0)).astype(int)
+    assert painted[y, x, 3] < 10
+
+
+@pytest.mark.parametrize(("options", "wanted"), [(PaintOptions(), 250), (PaintOptions(own_eyes=True), 30)])
+def test_eyes_are_whose_was_asked_for(options, wanted):
+    wide = CONTROL.copy()
+    for ring, *_ in EYES:
+        middle = wide[list(ring), 1].mean()
+        wide[list(ring), 1] = (wide[list(ring), 1] - middle) * 3 + middle
+    painted = OneShotRenderer(reference(2)).paint(driver_of(picture(3), wide), whole(), options)
+    x, y = (resized_mesh(wide, 2)[list(LEFT_EYE), :2].mean(0)).astype(int)
+    assert (painted[y, x, 3] >= 250) == (wanted == 250) and (wanted == 250 or painted[y, x, 3] <= wanted)
+
+
+def test_network_says_how_opaque_and_a_setting_overrules_it():
+    one = reference(2)
+    renderer = OneShotRenderer(one, mixer=Says(0.5))
+    centre = (SIZE // 2, SIZE // 2)
+    assert abs(int(renderer.paint(driver_of(one.image), whole())[(*centre, 3)]) - 128) <= 2
+    asked = renderer.paint(driver_of(one.image), whole(), PaintOptions(keep_occluders=False))
+    assert asked[(*centre, 3)] >= 250
+
+
+def test_networks_gain_moves_light_by_what_it_says():
+    one = reference(2)
+    plain = OneShotRenderer(one, mixer=Says(1.0)).paint(driver_of(one.image), whole())
+    lit = OneShotRenderer(one, mixer=Says(1.0, gain=0.2)).paint(driver_of(one.image), whole())
+    middle = np.s_[96:160, 96:160, :3]
+    assert lit[middle].mean() / plain[middle].mean() == pytest.approx(np.exp(0.2), abs=0.02)
+
+
+def test_coverage_ends_inside_the_mesh_and_before_the_crops_edge():
+    covered = np.full((CONTROL_PX, CONTROL_PX), 255, np.uint8)
+    coverage = soft_coverage(covered)
+    assert coverage[64, 64] == 1 and coverage[0].max() < 0.1 and coverage[:, -1].max() < 0.1
+
+
+def test_hair_over_the_photos_temple_is_left_out_and_skin_is_not():
+    skin = np.full((SIZE, SIZE, 3), (120, 150, 190), np.uint8)
+    bare = skin_at_edge(ReferenceFace(skin, MESH))
+    assert bare.min() > 0.95
+    lock = skin.copy()
+    temple = MESH[127, :2]
+    cv2.circle(lock, tuple(int(v) for v in temple), 14, (20, 25, 30), -1)
+    shown = skin_at_edge(ReferenceFace(lock, MESH))
+    x, y = (temple / 2 + [2, 0]).astype(int)
+    assert shown[y, x] < 0.3 and shown[64, 64] > 0.95

@@ -1,0 +1,250 @@
+"""One-shot swap: a persona's photo on a driver's face, in the driver's pose, expression, gaze and light. No training.
+
+What is decided is decided coarsely, on a 128 px crop: where each pixel comes from, how it is lit, how opaque it is.
+What is painted is painted once, at the frame's own resolution: detail is the photo's, occluders are the driver's. A
+small mixing network (`Mixer`) only says how opaque, and adjusts the light; after HDRnet (Gharbi et al. 2017,
+arXiv:1707.02880) it never paints, so it cannot blur, and hardly flickers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from understudy.swap.gaze import GazeWarp, Irises, moved_irises
+from understudy.swap.mesh_warp import Map, Mask, ReferenceFace, ReferenceWarp, oval_area
+from understudy.swap.relight import LIGHT_GRID, Light, quotient, saturation
+from understudy.swap.skin import skin_at_edge
+from understudy.vision.face import Matrix, Points
+from understudy.vision.mesh import INNER_MOUTH, LEFT_EYE, OUTER_MOUTH, RIGHT_EYE
+
+# Side of the crop on which a swap is decided, px.
+CONTROL_PX = 128
+# The mask ends so far inside the mesh's edge, and is so soft there, px of that crop.
+_EDGE_PX = 5
+_SOFT_PX = 1.5
+# The inner mouth's edge, share of the mouth's width.
+_LIP_SOFT = 0.02
+# Less colour than this in the driver's picture is taken out of the persona, too.
+_COLOURFUL = 0.97
+
+
+class Mixer(Protocol):
+    """Says how to mix: the network. Thread-safe."""
+
+    def mix(self, inputs: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return opacity, float32 [N, 128, 128], 0 to 1, and log-gain of the light, float32 [N, G, G, 3].
+
+        Args:
+            inputs: float32 [N, 128, 128, 7], 0 to 1: driver BGR, lit reference BGR, soft coverage.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DriverFace:
+    """What a renderer is told about a driver's face; small enough to send.
+
+    Attributes:
+        crop: uint8 [128, 128, 3], BGR, aligned (and bent to the persona's shape, where that is wanted).
+        mesh: float32 [468, 3], px of the crop.
+        irises: float32 [2, 2], both irises' centres, px of the crop; None: eyes look as in the photo.
+    """
+
+    crop: NDArray[np.uint8]
+    mesh: Points
+    irises: Irises | None = None
+
+
+class Target(NamedTuple):
+    """Where a swap is painted: a rectangle of the frame.
+
+    Attributes:
+        to_crop: float32 [2, 3], px of the rectangle -> px of the crop.
+        width, height: of the rectangle, px; even.
+    """
+
+    to_crop: Matrix
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class PaintOptions:
+    """What of the driver stays.
+
+    Attributes:
+        own_eyes: the driver's own eyes instead of the persona's.
+        own_mouth: the driver's whole mouth, lips included, instead of the inner mouth alone.
+        keep_occluders: what the network sees before the face (hands, hair, spectacles) stays before it.
+    """
+
+    own_eyes: bool = False
+    own_mouth: bool = False
+    keep_occluders: bool = True
+
+
+class OneShotRenderer:
+    """Paints one persona. Read-only, and so thread-safe as its mixer is.
+
+    Args:
+        reference: the persona's picture and mesh.
+        irises: float32 [2, 2], the reference's irises' centres, px of its picture; None: eyes are not turned.
+        mixer: the network; None: opaque wherever the mesh reaches.
+    """
+
+    def __init__(self, reference: ReferenceFace, irises: Irises | None = None, mixer: Mixer | None = None) -> None:
+        self.reference = reference
+        self._mixer = mixer
+        side = reference.image.shape[0]
+        shown = cv2.resize(skin_at_edge(reference), (side, side), interpolation=cv2.INTER_LINEAR)
+        self._warp = ReferenceWarp(reference, CONTROL_PX, np.rint(shown * 255).astype(np.uint8))
+        self._gaze = None if irises is None else GazeWarp(reference.mesh, irises)
+        self._area = oval_area(reference.mesh)
+
+    def paint(self, driver: DriverFace, target: Target, options: PaintOptions | None = None) -> NDArray[np.uint8]:
+        """Paint the persona onto a driver's face.
+
+        Args:
+            driver: the face.
+            target: where.
+            options: what of the driver stays.
+
+        Returns:
+            uint8 [height, width, 4], BGR and opacity.
+        """
+        chosen = options or PaintOptions()
+        positions, covered = self._warp.map(driver.mesh)
+        scale = float(np.sqrt(self._area / oval_area(driver.mesh)))  # reference px a crop px
+        warped = cv2.cvtColor(self._warp.sampled(positions, scale), cv2.COLOR_BGRA2BGR)
+        warped = np.asarray(cv2.bitwise_and(warped, warped, mask=covered), np.uint8)
+        opacity, light, colour = self._decide(driver, warped, covered, chosen)
+        return self._painted(driver, target, chosen, _Decision(positions, scale, opacity, light, colour))
+
+    def _decide(
+        self, driver: DriverFace, warped: NDArray[np.uint8], covered: Mask, options: PaintOptions
+    ) -> tuple[NDArray[np.float32], Light, float]:
+        """Return opacity, float32 [128, 128], light, float32 [32, 32, 3], and how much colour there shall be."""
+        coverage = soft_coverage(covered)
+        light = quotient(driver.crop, warped, coverage)
+        opacity, gain = coverage, None
+        lit = np.clip(warped * enlarged(light), 0, 255)
+        if self._mixer is not None:
+            inputs = np.concatenate([driver.crop, lit, coverage[..., None] * np.float32(255)], axis=2, dtype=np.float32)
+            seen, gain = self._mixer.mix(np.multiply(inputs, np.float32(1 / 255))[None])
+            if options.keep_occluders:
+                opacity = coverage * seen[0]
+            # What stands before the face must not light it.
+            light = quotient(driver.crop, warped, coverage * seen[0])
+            light *= np.exp(cv2.resize(gain[0], (LIGHT_GRID, LIGHT_GRID), interpolation=cv2.INTER_LINEAR))
+        return opacity, light, saturation(driver.crop, lit.astype(np.uint8), coverage)
+
+    def _painted(self, driver: DriverFace, target: Target, options: PaintOptions, how: _Decision) -> NDArray[np.uint8]:
+        to_crop = target.to_crop.astype(np.float64)
+        zoom = float(np.sqrt(abs(np.linalg.det(to_crop[:, :2]))))  # crop px a target px
+        face = self._warp.sampled(enlarged_over(how.positions, to_crop, target), how.scale * zoom)
+        mesh = _onto(driver.mesh, target.to_crop)
+        if self._gaze is not None and driver.irises is not None and not options.own_eyes:
+            to_target = np.asarray(cv2.invertAffineTransform(to_crop), np.float32)
+            self._gaze.turn(face, mesh, moved_irises(driver.irises, to_target))
+        grid = to_crop * (LIGHT_GRID / CONTROL_PX)
+        grid[:, 2] += (LIGHT_GRID / CONTROL_PX - 1) / 2
+        light = np.ones((LIGHT_GRID, LIGHT_GRID, 4), np.float32)  # the fourth channel stays as it is
+        light[..., :3] = how.light
+        face = np.asarray(cv2.multiply(face, enlarged_over(light, grid, target), dtype=cv2.CV_8U), np.uint8)
+        opacity = np.rint(how.opacity * 255).astype(np.uint8)
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        opacity = cv2.warpAffine(
+            opacity, to_crop, (target.width, target.height), flags=flags, borderMode=cv2.BORDER_CONSTANT
+        )
+        opacity = np.asarray(cv2.multiply(opacity, cv2.extractChannel(face, 3), scale=1 / 255), np.uint8)
+        rings = [OUTER_MOUTH if options.own_mouth else INNER_MOUTH]
+        rings += [RIGHT_EYE, LEFT_EYE] if options.own_eyes else []
+        _cut_out(opacity, mesh, rings)
+        if how.colour < _COLOURFUL:
+            grey = cv2.cvtColor(cv2.cvtColor(face, cv2.COLOR_BGRA2GRAY), cv2.COLOR_GRAY2BGRA)
+            face = np.asarray(cv2.addWeighted(face, how.colour, grey, 1 - how.colour, 0), np.uint8)
+        return np.asarray(cv2.insertChannel(opacity, face, 3), np.uint8)
+
+
+class _Decision(NamedTuple):
+    positions: Map
+    scale: float
+    opacity: NDArray[np.float32]
+    light: Light
+    colour: float
+
+
+def soft_coverage(covered: Mask) -> NDArray[np.float32]:
+    """Return where a mesh lets a swap reach: soft at its edge, float32 [128, 128], 0 to 1.
+
+    Args:
+        covered: uint8 [128, 128], 255 where the mesh lies, else 0.
+    """
+    inner = covered.copy()
+    inner[0], inner[-1], inner[:, 0], inner[:, -1] = 0, 0, 0, 0  # a face cut off by the crop's edge ends softly, too
+    inner = cv2.erode(inner, np.ones((_EDGE_PX, _EDGE_PX), np.uint8))
+    return cv2.GaussianBlur(inner, (0, 0), _SOFT_PX).astype(np.float32) / np.float32(255)
+
+
+def enlarged(light: Light) -> NDArray[np.float32]:
+    """Return a light at the control crop's size: float32 [128, 128, 3]."""
+    return np.asarray(cv2.resize(light, (CONTROL_PX, CONTROL_PX), interpolation=cv2.INTER_LINEAR), np.float32)
+
+
+def cropped_light(
+    driver: NDArray[np.uint8], warped: NDArray[np.uint8], weight: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return the quotient light of two control crops at their size: float32 [128, 128, 3]."""
+    return enlarged(quotient(driver, warped, weight))
+
+
+def enlarged_over(
+    grid: NDArray[np.float32], to_grid: NDArray[np.float64], target: Target, border: int = cv2.BORDER_REPLICATE
+) -> NDArray[np.float32]:
+    """Return what a grid holds, and is smooth, over a target: at half its size first, which takes half the time.
+
+    Args:
+        grid: float32 [G, G, C].
+        to_grid: float64 [2, 3], px of the target -> px of the grid.
+        target: how large; its matrix is not used.
+        border: cv2's, for what lies outside the grid.
+
+    Returns:
+        float32 [height, width, C].
+    """
+    half = to_grid * 2
+    half[:, 2] = to_grid[:, 2] + to_grid[:, :2].sum(1) / 2  # pixel i lies between pixels 2i and 2i + 1
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    size = (target.width // 2, target.height // 2)
+    coarse = cv2.warpAffine(grid, half, size, flags=flags, borderMode=border)
+    whole = cv2.resize(coarse, (target.width, target.height), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(whole, np.float32)
+
+
+def _onto(mesh: Points, to_crop: Matrix) -> Points:
+    """Return a mesh of the crop in px of the target: float32 [468, 2]."""
+    to_target = cv2.invertAffineTransform(to_crop.astype(np.float64))
+    return np.asarray(mesh[:, :2] @ to_target[:, :2].T + to_target[:, 2], np.float32)
+
+
+def _cut_out(opacity: Mask, mesh: Points, rings: Sequence[tuple[int, ...]]) -> None:
+    """Let the driver through inside rings of the mesh, in place."""
+    for ring in rings:
+        points = mesh[list(ring)]
+        sigma = max(0.6, float(np.ptp(points[:, 0])) * _LIP_SOFT)
+        reach = int(3 * sigma) + 2
+        left, top = np.maximum((points.min(0) - reach).astype(int), 0)
+        right, bottom = np.minimum((points.max(0) + reach + 1).astype(int), [opacity.shape[1], opacity.shape[0]])
+        if right <= left or bottom <= top:
+            continue
+        hole = np.zeros((bottom - top, right - left), np.uint8)
+        cv2.fillPoly(hole, [np.rint((points - [left, top]) * 16).astype(np.int32)], (255,), cv2.LINE_AA, 4)
+        hole = cv2.bitwise_not(cv2.GaussianBlur(hole, (0, 0), sigma))
+        part = opacity[top:bottom, left:right]
+        part[:] = cv2.multiply(part, hole, scale=1 / 255)

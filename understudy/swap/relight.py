@@ -1,0 +1,59 @@
+"""The driver's light on the persona's face: a quotient image, coarse and by channel.
+
+lit = warped x blur(driver) / blur(warped), after the quotient image (Shashua & Riklin-Raviv 2001): what is smooth in
+the driver's face (light, shadow, the camera's colours) replaces what is smooth in the photo's; what is fine stays the
+photo's. Blurs are normalised by where the face lies and is in sight, so that hair, hands and background give nothing.
+"""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+LIGHT_GRID = 32
+# Width of the blur, share of the crop's side: finer would move the driver's features, coarser miss his shadows.
+SIGMA = 0.1
+LIMITS = (0.25, 4.0)
+# As dark as this, nothing can be told from noise: both sides are lifted by it.
+FLOOR = 1.5
+
+Light = NDArray[np.float32]
+
+
+def quotient(driver: NDArray[np.uint8], warped: NDArray[np.uint8], weight: NDArray[np.float32]) -> Light:
+    """Return by what the warped photo must be multiplied to stand in the driver's light.
+
+    Args:
+        driver: uint8 [S, S, 3], BGR, the driver's crop; S a multiple of 32.
+        warped: uint8 [S, S, 3], BGR, the photo on the driver's mesh.
+        weight: float32 [S, S], 0 to 1: where both show a face.
+
+    Returns:
+        float32 [32, 32, 3], BGR, 0.25 to 4.
+    """
+    grid = (LIGHT_GRID, LIGHT_GRID)
+    small_weight = np.asarray(cv2.resize(weight, grid, interpolation=cv2.INTER_AREA), np.float32)
+    sides = np.empty((*grid, 6), np.float32)
+    for channel, image in ((0, driver), (3, warped)):
+        small = cv2.resize(image, grid, interpolation=cv2.INTER_AREA).astype(np.float32)
+        np.multiply(small + np.float32(FLOOR), small_weight[..., None], out=sides[..., channel : channel + 3])
+    sides = cv2.GaussianBlur(sides, (0, 0), LIGHT_GRID * SIGMA, borderType=cv2.BORDER_CONSTANT)
+    ratio = (sides[..., :3] + np.float32(1e-3)) / (sides[..., 3:] + np.float32(1e-3))
+    return np.asarray(np.clip(ratio, *LIMITS), np.float32)
+
+
+def saturation(driver: NDArray[np.uint8], lit: NDArray[np.uint8], weight: NDArray[np.float32]) -> float:
+    """Return how much of the persona's own colour a driver's camera would show, 0 to 1: 0 for a black-and-white one.
+
+    Args:
+        driver: uint8 [S, S, 3], BGR.
+        lit: uint8 [S, S, 3], BGR, the persona in the driver's light.
+        weight: float32 [S, S], 0 to 1: where both show a face.
+    """
+    grid = (LIGHT_GRID, LIGHT_GRID)
+    shown = cv2.resize(weight, grid, interpolation=cv2.INTER_AREA)
+    spreads: list[float] = []
+    for image in (driver, lit):
+        blue, green, red = cv2.split(cv2.resize(image, grid, interpolation=cv2.INTER_AREA))
+        spread = cv2.subtract(cv2.max(cv2.max(blue, green), red), cv2.min(cv2.min(blue, green), red))
+        spreads.append(float((spread * shown).sum()))
+    return float(np.clip(spreads[0] / (spreads[1] + 1e-3), 0.0, 1.0))
