@@ -11,6 +11,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -380,6 +381,9 @@ def _answer(stream: BinaryIO, header: dict[str, Any], image: Image | None = None
 
 def _work(request: dict[str, Any], limits: MediaLimits, out: BinaryIO) -> None:
     path, kind, task = Path(request["path"]), str(request["kind"]), request["task"]
+    if task == "probe":
+        _answer(out, {"info": asdict(probe(path, kind, limits)), "end": True})
+        return
     if task == "image" or (task == "vet" and kind in IMAGE_KINDS):
         image = decode_image(path, kind, limits)
         info = {"kind": kind, "width": image.shape[1], "height": image.shape[0], "frames": 1, "seconds": 0.0}
@@ -387,7 +391,7 @@ def _work(request: dict[str, Any], limits: MediaLimits, out: BinaryIO) -> None:
         return
     frames, last_s, size = 0, 0.0, (0, 0)
     tone = tone_map(path, kind) if task == "frames" and kind not in IMAGE_KINDS else None
-    for frame in decode_frames(path, kind, limits):
+    for frame in decode_frames(path, kind, limits, from_s=float(request.get("from_s") or 0.0)):
         frames, last_s, size = frames + 1, float(frame.time or 0.0), (frame.width, frame.height)
         if task == "frames":
             _answer(out, {"time_s": last_s}, upright(frame, tone))

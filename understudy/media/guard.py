@@ -181,8 +181,26 @@ def read_upload_image(path: Path, limits: MediaLimits = UPLOAD_LIMITS) -> Image:
     raise MediaError(f"'{path.name}' holds no picture. Choose a JPEG or PNG file.")
 
 
-def read_upload_frames(path: Path, limits: MediaLimits = UPLOAD_LIMITS) -> Generator[tuple[float, Image]]:
+def probe_upload(path: Path, limits: MediaLimits = UPLOAD_LIMITS) -> MediaInfo:
+    """Tell what an untrusted file's header declares; it is read in a limited child, and nothing is decoded.
+
+    Raises:
+        MediaError: the file is refused.
+    """
+    with closing(_ask_child(path, limits, "probe")) as answers:
+        header, _ = next(answers)
+        return _read_info(header.get("info"), path)
+
+
+def read_upload_frames(
+    path: Path, limits: MediaLimits = UPLOAD_LIMITS, from_s: float = 0.0
+) -> Generator[tuple[float, Image]]:
     """Decode an untrusted clip in a limited child, frame by frame.
+
+    Args:
+        path: where the upload was written.
+        limits: what is too large.
+        from_s: frames before that many seconds may be left out where the clip's index allows it.
 
     Yields:
         (seconds from the clip's start, uint8 [H, W, 3] BGR upright). Close the generator (contextlib.closing)
@@ -191,7 +209,7 @@ def read_upload_frames(path: Path, limits: MediaLimits = UPLOAD_LIMITS) -> Gener
     Raises:
         MediaError: the file is refused; frames before the fault have been given by then.
     """
-    with closing(_ask_child(path, limits, "frames")) as answers:
+    with closing(_ask_child(path, limits, "frames", from_s)) as answers:
         for header, image in answers:
             if image is not None:
                 yield float(header["time_s"]), image
@@ -318,13 +336,16 @@ class _Budget:
             self._left_s -= time.monotonic() - started_s
 
 
-def _ask_child(path: Path, limits: MediaLimits, task: str) -> Generator[tuple[dict[str, Any], Image | None]]:
+def _ask_child(
+    path: Path, limits: MediaLimits, task: str, from_s: float = 0.0
+) -> Generator[tuple[dict[str, Any], Image | None]]:
     """Run one task of `understudy.media.decode` and give its answers as (header, image or None).
 
     The child is not believed: sizes are checked again before memory is taken for them.
     """
     kind = check_first_bytes(path, limits)
     request = {"path": str(path.resolve()), "kind": kind, "task": task, "limits": asdict(limits)}
+    request["from_s"] = from_s
     process = _start_child(json.dumps(request).encode())
     budget = _Budget(process, limits.max_wait_s)
     assert process.stdout is not None
