@@ -1,12 +1,15 @@
-"""The app: `streamlit run app.py` serves the pages of `ui/main.py`, and the frames' WebSocket, on one port."""
+"""The app: `streamlit run app.py` serves `ui/main.py`'s pages, the frames' WebSocket and the panic key, on one port."""
 
 import os
 
 import streamlit as st
-from starlette.routing import WebSocketRoute
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from ui.relay.camera_socket import socket_path
+from ui.live.stage import COVER_PATH, cover
+from ui.relay.camera_socket import PATH, below_base
 from ui.relay.websocket import relay_frames
 from ui.session.settings import app_settings
 from ui.session.shared import viewer_registry
@@ -21,4 +24,10 @@ async def frames(socket: WebSocket) -> None:
     await relay_frames(socket, viewer_registry())
 
 
-app = st.App("ui/main.py", routes=[WebSocketRoute(socket_path(), frames)])
+async def panic(request: Request) -> Response:
+    """Cover one viewer, or let them go on; see `ui.live.stage`."""
+    return await cover(request, viewer_registry())
+
+
+routes = [WebSocketRoute(below_base(PATH), frames), Route(below_base(COVER_PATH), panic, methods=["POST"])]
+app = st.App("ui/main.py", routes=routes)

@@ -17,6 +17,7 @@ ENVIRONMENT = ROOT / "environment.yml"
 PYTHON = "3.11"
 REWRITE = "python .ci/export_environment.py"
 EXPORT = ["export", "--frozen", "--quiet", "--no-hashes", "--no-header", "--no-annotate", "--no-emit-project"]
+EVERYTHING = [*EXPORT, "--all-groups"]
 
 
 def locked_requirements() -> list[str]:
@@ -27,7 +28,7 @@ def locked_requirements() -> list[str]:
     """
     uv = os.environ.get("UV", "uv")
     try:
-        export = subprocess.run([uv, *EXPORT], cwd=ROOT, capture_output=True, text=True, check=True)
+        export = subprocess.run([uv, *EVERYTHING], cwd=ROOT, capture_output=True, text=True, check=True)
     except FileNotFoundError as error:
         raise RuntimeError("uv must be installed, but it was not found. Run `pip install uv`.") from error
     except subprocess.CalledProcessError as error:

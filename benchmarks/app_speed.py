@@ -21,7 +21,7 @@ import pytest
 from numpy.typing import NDArray
 from streamlit.testing.v1 import AppTest
 
-from benchmarks.harness.live_stage import HandCamera, admitted, open_page
+from benchmarks.harness.live_stage import HandCamera, admitted, offered_names, open_page, pick
 from benchmarks.harness.machine import machine
 from benchmarks.harness.moving_face import frames
 from benchmarks.harness.pages import fresh_app, no_worker
@@ -73,25 +73,20 @@ def reruns(rounds: int, clip: bytes) -> Figures:
 
 def switches(page: AppTest, pictures: Sequence[Image], rounds: int) -> list[float]:
     """Time clicks on other personas, each until the picture shows whom it will show from then on, ms."""
-    names = _names(page)
+    names = offered_names(page)
     camera = HandCamera(admitted())
     camera.send_until(ShownState.SWAPPED, pictures[0])
     for name in names:  # the first click on a persona loads it: not what somebody feels who goes to and fro
-        page.button(key=f"persona-{name}").click().run()
+        pick(page, name)
         camera.send_until(ShownState.SWAPPED, pictures[0])
     return [_switch(page, camera, names[step % len(names)], pictures[0]) for step in range(rounds)]
-
-
-def _names(page: AppTest) -> list[str]:
-    """Who may be picked, in the picker's order."""
-    return [str(button.key).removeprefix("persona-") for button in page.button if str(button.key)[:8] == "persona-"]
 
 
 def _switch(page: AppTest, camera: HandCamera, name: str, picture: Image) -> float:
     """Time one click, ms. The camera stands still, so that only the persona changes the picture."""
     before = _standing(camera, picture)
     start_s = time.perf_counter()
-    page.button(key=f"persona-{name}").click().run()
+    pick(page, name)
     return (_arrival_s(camera, picture, before) - start_s) * 1e3
 
 
@@ -129,9 +124,9 @@ def instant_personas(live: AppTest, photo: bytes, picture: Image, rounds: int) -
         start_s = time.perf_counter()
         studio.button(key="make_persona").click().run()
         live.run()
-        live.button(key=f"persona-nobody-{number}").click().run()
+        pick(live, f"nobody-{number}")
         times_ms.append((_arrival_s(camera, picture, before) - start_s) * 1e3)
-        live.button(key=f"persona-{_names(live)[0]}").click().run()
+        pick(live, offered_names(live)[0])
     return times_ms
 
 

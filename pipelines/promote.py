@@ -5,7 +5,8 @@
     uv run python -m pipelines.promote --rollback
 
 Candidate and champion swap the same clips in one run; then the bundle's hashes, its personas'
-consent records and the gates of gates.toml decide. The alias moves only when all of them hold.
+consent records and the gates of gates.toml decide. The alias moves only when all of them hold. A clip that
+the candidate learned from is refused.
 Exit status: 0 promoted (or already the champion), 1 a gate failed, 2 could not be judged.
 """
 
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from liveframe.errors import LiveframeError
 from pipelines.gates import DEFAULT_GATES, Gate, Verdict, judge_gates, load_gates
+from pipelines.held_out import judge_held_out
 from pipelines.registry import CHALLENGER, CHAMPION, DEFAULT_NAME, Registry, RegistryError
 from training.model.log_model import fetch_bundle, find_version
 from understudy.bundle.bundle import Bundle, BundleError
@@ -83,7 +85,7 @@ class Trial:
     """On what, and how closely, candidate and champion are compared.
 
     Attributes:
-        clips: held out: none of them seen in training.
+        clips: held out: one that the candidate learned from (by its manifest) is refused.
         every: identity, gaze and the seam are measured on every n-th frame.
         limit: frames to take of each clip; 0 takes all.
         out: where side-by-side clips and plots go, in `candidate` and `champion`; nowhere where None.
@@ -127,6 +129,9 @@ def promote(
         return Decision(registry.name, version, before, True, (verdict,))
     checks, bundle = check_bundle(candidate_uri, trust)
     if bundle is None or not all(verdict.is_passed for verdict in checks):
+        return _concluded(registry, Decision(registry.name, version, before, False, checks))
+    checks = (*checks, judge_held_out(bundle, trial.clips))
+    if not checks[-1].is_passed:
         return _concluded(registry, Decision(registry.name, version, before, False, checks))
     mine, theirs = _compare(registry, bundle, before, trial)
     verdicts = checks + judge_gates(gates, mine, theirs)

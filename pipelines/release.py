@@ -23,10 +23,12 @@ from liveframe.errors import LiveframeError
 from pipelines import steps
 from pipelines.chain import Release, chain
 from pipelines.code_digest import ROOT
+from pipelines.held_out import shared_content
 from pipelines.step_cache import StepRun, read_log
 from pipelines.steps import ReleaseError
 from understudy.consent.trust_store import trust_folder
 from understudy.jobs.quiet_logs import keep_quiet
+from understudy.media.clip import find_media
 
 _CONFIGS = ROOT / "training" / "configs"
 
@@ -171,12 +173,16 @@ def _check(parser: argparse.ArgumentParser, release: Release) -> None:
         parser.error("a --persona must have its --photo and its --consent record")
     if release.composites and not release.faces:
         parser.error("--composites must have --faces, the folder that the TOML's folders are in")
-    if shared := set(release.clips) & set(release.held_out):
-        parser.error(f"--held-out must not be among --clips, but {', '.join(sorted(shared))} is in both")
     named = [*release.clips, *release.held_out, release.config, release.photo, release.consent]
     for path in [*named, release.composites, release.faces, release.gates]:
         if path and not path.startswith("gs://") and not Path(path).exists():
             parser.error(f"{path} must exist, but does not")
+    if shared := shared_content(_local_media(release.held_out), _local_media(release.clips)):
+        parser.error(f"--held-out must not be among --clips, but {', '.join(shared)} is in both")
+
+
+def _local_media(paths: Sequence[str]) -> list[Path]:
+    return list(find_media(Path(path) for path in paths if not path.startswith("gs://")))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

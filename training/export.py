@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ def export_bundle(training: Training, out: Path, trust: TrustStore, *, quantise:
                 write_graph(network.decoders[name], root / name / "decoder.onnx", latents if quantise else None)
                 write_start(network.decoders[name], root / name / "decoder.npz")
         _write_manifest(root, training, earlier)
-        _replace(root, out)
+        replace_folder(root, out)
     return out
 
 
@@ -126,7 +126,7 @@ def write_graph(model: Any, path: Path, calibration: NDArray[np.float32] | None)
     if calibration is None:
         onnx.save(proto, str(path))
     else:
-        _quantise(proto, path, name_in, calibration)
+        quantise(proto, path, name_in, calibration)
 
 
 def _rename(graph: Any, old: str, new: str) -> None:
@@ -138,7 +138,9 @@ def _rename(graph: Any, old: str, new: str) -> None:
             value.name = new
 
 
-def _quantise(proto: Any, path: Path, name_in: str, calibration: NDArray[np.float32]) -> None:
+def quantise(
+    proto: Any, path: Path, name_in: str, calibration: NDArray[np.float32], excluded: Sequence[str] | None = None
+) -> None:
     """Static int8: per-channel weights, QDQ pairs; the last convolution stays float32, lest smooth skin band.
 
     Weights keep to 7 bits: without VNNI (AVX2 alone) two products of u8 and s8 are added in 16 bits, which would
@@ -164,7 +166,7 @@ def _quantise(proto: Any, path: Path, name_in: str, calibration: NDArray[np.floa
         raw, prepared = Path(folder) / "raw.onnx", Path(folder) / "prepared.onnx"
         onnx.save(proto, str(raw))
         quant_pre_process(str(raw), str(prepared), skip_symbolic_shape=True)
-        convolutions = [node.name for node in onnx.load(str(prepared)).graph.node if node.op_type == "Conv"]
+        last = [node.name for node in onnx.load(str(prepared)).graph.node if node.op_type == "Conv"][-1:]
         quantize_static(
             str(prepared),
             str(path),
@@ -174,7 +176,7 @@ def _quantise(proto: Any, path: Path, name_in: str, calibration: NDArray[np.floa
             weight_type=QuantType.QInt8,
             reduce_range=True,
             calibrate_method=CalibrationMethod.Percentile,
-            nodes_to_exclude=convolutions[-1:] if name_in == "latent" else [],
+            nodes_to_exclude=list(excluded) if excluded is not None else last if name_in == "latent" else [],
             op_types_to_quantize=["Conv", "MatMul", "Gemm", "Add", "Relu", "Reshape", "Transpose"],
         )
 
@@ -264,13 +266,14 @@ def training_facts(training: Training) -> dict[str, Any]:
         "batch": config.batch,
         "drivers": training.pairs.count,
         "faceset": training.pairs.digest(),
+        "sources": training.pairs.source_digests(),
         "seconds": round(sum(float(line["seconds"]) for line in curves), 1),
         "validation": curves[-1] if curves else {},
         "network": {name: getattr(config.size, name) for name in config.size.__slots__},
     }
 
 
-def _replace(new: Path, out: Path) -> None:
+def replace_folder(new: Path, out: Path) -> None:
     """Put a finished folder in the place of an old one."""
     if out.exists():
         old = new.parent / "old"

@@ -38,7 +38,15 @@ from understudy.vision.detect import FaceDetector
 from understudy.vision.embedding import SFaceEmbedder
 from understudy.vision.face import AlignedFace, Points
 from understudy.vision.mesh import FaceMesh
-from understudy.vision.reenact import ReferenceFace, attention_map, caricature, composite, face_mask, reenact
+from understudy.vision.reenact import (
+    ReferenceFace,
+    attention_map,
+    caricature,
+    composite,
+    face_mask,
+    reenact,
+    reference_face,
+)
 
 _PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 _CLIPS = {".mp4", ".mov", ".mkv", ".webm", ".avi"}
@@ -151,7 +159,7 @@ def photo_still(path: Path, finder: DriverFinder) -> ReferenceFace:
     aligned = finder.aligned(image)
     if aligned is None:
         raise PairsError(f"{path} must show a clear face, but none was found. Use a sharp, frontal photo.")
-    return ReferenceFace(aligned.crop, aligned.mesh)
+    return reference_face(np.asarray(image, np.uint8), aligned.face)
 
 
 def _some_pictures(folder: Path, limit: int) -> Iterator[NDArray[np.uint8]]:

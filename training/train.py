@@ -31,7 +31,8 @@ from keras import ops
 
 from training.data.augment import augment, plain, resized
 from training.data.classic import ClassicBatches, Facesets
-from training.data.pairs import COMMON, PairedFaceset, PairsError
+from training.data.pairs import COMMON, PairedFaceset, PairsError, split_by_file
+from training.data.triplets import TripletError
 from training.model.checkpoint import CheckpointError, assign, load_checkpoint, save_checkpoint
 from training.model.config import ConfigError, TrainingConfig, load_config
 from training.model.losses import LossWeights, dssim, swap_loss
@@ -60,9 +61,8 @@ class PairedBatches:
         self.config, self.personas = config, personas
         self._drivers, self._maps = pairs.array("drivers", 3), pairs.array("maps", 2)
         self._targets = [self._drivers if n == COMMON else pairs.array(f"targets/{n}", 3) for n in personas]
-        order = np.random.default_rng(config.seed).permutation(pairs.index.count)
-        held = min(config.validation, pairs.index.count // 5)
-        self.validation, self.training = order[:held], order[held:]
+        files = [file for file, _ in pairs.index.sources]
+        self.validation, self.training = split_by_file(files, min(config.validation, len(files) // 5), config.seed)
 
     def batch(self, step: int) -> Batch:
         """Return a training batch: faces float32 [B, I, I, 3] 0..1, and targets uint8 [B, O, O, 5] by persona.
@@ -374,7 +374,7 @@ def main() -> None:
         config = load_config(args.config, [*SIZES[args.size], *args.set])
         Path(config.out).mkdir(parents=True, exist_ok=True)
         print(train_and_register(config, args.trust or trust_folder(os.environ)))
-    except (CheckpointError, ConfigError, ConsentError, PairsError, BundleError) as error:
+    except (CheckpointError, ConfigError, ConsentError, PairsError, BundleError, TripletError) as error:
         sys.exit(f"error: {error}")
     except OSError as error:
         sys.exit(f"error: {error}. What was checkpointed is safe; free some disk space and run the same command again.")
@@ -390,19 +390,39 @@ def train_and_register(config: TrainingConfig, trust: Path) -> str:
     Returns:
         What was made, in a sentence.
     """
+    if config.recipe == "oneshot":
+        return _train_mixer(config)
     from training.export import export_bundle
 
     training = Training(config, trust)
     with training.tracker.run() as tracker:
         training.run()
         if keras.backend.backend() != "tensorflow":
-            return (
-                f"{config.out} is trained. Graphs are written by TensorFlow: where it is installed, run the same "
-                "command with KERAS_BACKEND=tensorflow, which exports and registers."
-            )
+            return _WITHOUT_TENSORFLOW.format(config.out)
         bundle = export_bundle(training, Path(config.out) / "bundle", TrustStore(trust))
         uri = tracker.bundle(bundle)
     return f"{bundle} holds {', '.join(training.personas)}" + (f", registered as {uri} ({config.alias})" if uri else "")
+
+
+_WITHOUT_TENSORFLOW = (
+    "{} is trained. Graphs are written by TensorFlow: where it is installed, run the same command with "
+    "KERAS_BACKEND=tensorflow, which exports and registers."
+)
+
+
+def _train_mixer(config: TrainingConfig) -> str:
+    """Train the mixing network, write its bundle with the personas of `personas_from`, and register it."""
+    from training.mixing import MixTraining
+    from training.one_shot_bundle import export_one_shot
+
+    training = MixTraining(config)
+    with training.tracker.run() as tracker:
+        training.run()
+        if keras.backend.backend() != "tensorflow":
+            return _WITHOUT_TENSORFLOW.format(config.out)
+        bundle = export_one_shot(training, None, Path(config.out) / "bundle")
+        uri = tracker.bundle(bundle)
+    return f"{bundle} holds one mixing network" + (f", registered as {uri} ({config.alias})" if uri else "")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from ui.convert import page as convert
 from ui.live import page as live
 from ui.models import page as models
 from ui.parts import login
+from ui.session.remembered import recall, remember
 from ui.session.settings import app_settings
 from ui.studio import page as studio
 from understudy.jobs.command_line import sentence_for
@@ -15,6 +16,7 @@ _CLOSER = "<style>.stMainBlockContainer { padding-top: 4.5rem; padding-bottom: 3
 
 st.set_page_config(page_title="Understudy", page_icon=":material/theater_comedy:", layout="wide")
 st.html(_CLOSER)
+recall()
 live_page = st.Page(live.page, title="Live", icon=":material/videocam:", url_path="live", default=True)
 st.session_state["live_page"] = live_page  # the Studio leads there
 pages = [
@@ -32,6 +34,7 @@ if must_log_in:
 else:
     try:
         chosen.run()
+        remember()
     except OSError as error:  # a folder that cannot be used: say which, and how to choose another
         st.error(
             f"{sentence_for(error)} The app keeps its files in UNDERSTUDY_WORK ({app_settings().work}) and keys in "

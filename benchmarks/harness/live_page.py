@@ -40,8 +40,8 @@ class LivePage:
         self.page.get_by_role("heading", name="Live").wait_for()
 
     def choose(self, persona: str) -> None:
-        """Pick a persona by the title under its thumbnail."""
-        self.page.get_by_role("button", name=persona).click()
+        """Pick a persona by the title on its face."""
+        self.page.get_by_role("radio", name=persona).click()
 
     def open_panel(self, title: str) -> None:
         """Open a folded part of the panel."""

@@ -1,5 +1,6 @@
 """The Live page under AppTest with a camera: a viewer whose frames a test sends itself."""
 
+import json
 import time
 from collections.abc import Callable
 
@@ -26,6 +27,20 @@ def open_page() -> AppTest:
     page = AppTest.from_function(live_page, default_timeout=60).run()
     assert not page.exception
     return page
+
+
+def pick(page: AppTest, persona: str) -> AppTest:
+    """Choose a persona by its name, as the picker's callback does: AppTest cannot click what a component draws."""
+    assert persona in offered_names(page)
+    page.session_state["persona"] = persona
+    return page.run()
+
+
+def offered_names(page: AppTest) -> list[str]:
+    """Who may be picked, in the picker's order."""
+    drawn = [part.proto for part in page.get("bidi_component")]
+    (picker,) = [json.loads(proto.json) for proto in drawn if proto.component_name == "persona_picker"]
+    return [persona["name"] for group in picker["groups"] for persona in group["personas"]]
 
 
 def admitted() -> Viewer:

@@ -39,7 +39,7 @@ def test_a_recording_with_sound_plays_back_and_is_downloaded(
     app = serve(UNDERSTUDY_BUNDLE=str(tiny_bundle), UNDERSTUDY_RELAY="webrtc")
     live = LivePage(open_browser(astronaut_clip), app.address)
     live.paint_flat()
-    live.open_panel("Camera and cover")
+    live.open_panel("Camera")
     live.page.get_by_text("Microphone, for recordings").click()
     live.start()
     live.wait_for_state("Swapped")
@@ -53,7 +53,7 @@ def test_a_recording_with_sound_plays_back_and_is_downloaded(
     assert duration_s >= 2
     assert is_ada(shown)
     with live.page.expect_download() as download:
-        live.page.get_by_role("button", name="Download understudy-").click()
+        live.page.get_by_role("button", name="Download recording").click()
     path = tmp_path / download.value.suggested_filename
     download.value.save_as(path)
     with av.open(str(path)) as clip:

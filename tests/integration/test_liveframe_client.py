@@ -14,7 +14,6 @@ from liveframe.breaker import BreakerPolicy
 from liveframe.errors import FrameError, LateError, ModelError, OverloadedError, WireError
 from liveframe.model import BatchModel, BatchSpec
 from liveframe.models.pixelate import Pixelate
-from liveframe.ordered import OrderedStream
 from liveframe.remote.client import LocalClient, RemoteClient, RemotePolicy
 from liveframe.remote.fallback import FallbackModel, FallbackPolicy, Route
 from liveframe.remote.picture import Encoding
@@ -135,36 +134,6 @@ def test_too_many_calls_in_flight_are_refused_not_queued(server):
         assert len(failed) == 3
         may_answer.set()
         assert np.array_equal(futures[0].result(SOON_S), MODEL.predict(BATCH))
-
-
-def test_answers_come_in_the_order_of_the_questions(server):
-    may_answer_first = threading.Event()
-    answered = []
-
-    def uneven(handler):
-        images = decode_batch(handler.body).images
-        if images[0, 0, 0, 0] == 3:
-            may_answer_first.wait(SOON_S)
-        answered.append(int(images[0, 0, 0, 0]))
-        handler.answer(200, encode_batch(images, Encoding.RAW))
-
-    server.misbehave = uneven
-    with client_of(server, deadline_s=SOON_S) as client:
-        stream = OrderedStream(client, max_in_flight=4)
-        for index in (3, 5, 6, 9):
-            stream.send(index, np.full_like(BATCH, index))
-        with pytest.raises(OverloadedError):
-            stream.send(10, BATCH)
-        wait_until(lambda: len(answered) == 3, SOON_S)
-        with pytest.raises(LateError):
-            stream.take(0.0)
-        may_answer_first.set()
-        answers = [stream.take(SOON_S) for _ in range(4)]
-        with pytest.raises(ValueError, match="must rise above 9"):
-            stream.send(9, BATCH)
-    assert answered[-1] == 3, "the first question was answered last"
-    assert [answer.index for answer in answers] == [3, 5, 6, 9]
-    assert [int(answer.batch[0, 0, 0, 0]) for answer in answers] == [3, 5, 6, 9]
 
 
 def test_call_ends_at_its_deadline(server):

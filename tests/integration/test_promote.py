@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -10,10 +10,12 @@ import pytest
 from benchmarks.harness.consented_bundle import build_consented_bundle
 from benchmarks.harness.tiny_bundle import build_tiny_bundle
 from pipelines.gates import Gate
+from pipelines.held_out import learned_from
 from pipelines.promote import Trial, main, promote
 from pipelines.registry import Registry
 from tests.support.mlflow_store import mlflow_store
 from tests.support.real_faces import astronaut_clip
+from training.data.read_sources import file_digest
 from understudy.bundle.bundle import BundleError
 from understudy.consent.trust_store import Trust, TrustStore
 
@@ -57,7 +59,7 @@ def test_a_first_candidate_that_holds_its_gates_becomes_champion(site: _Site) ->
     assert decision.is_promoted, decision.failed
     assert (decision.candidate, decision.champion) == (1, None)
     assert [verdict.gate for verdict in decision.verdicts] == [
-        *("bundle", "consent", "coverage", "outside_psnr_db", "ms_p50")
+        *("bundle", "consent", "held_out", "coverage", "outside_psnr_db", "ms_p50")
     ]
     assert registry.version_of("champion") == 1
     assert registry.versions()[0].tags["gates"] == "passed"
@@ -107,6 +109,27 @@ def test_a_persona_without_a_valid_record_is_refused_before_it_runs(site: _Site,
     assert "ada: " in decision.failed[0].sentence and "ben: " in decision.failed[0].sentence
     assert decision.candidate_reports == ()
     assert registry.version_of("champion") is None
+
+
+def test_a_clip_that_was_trained_on_is_refused_whatever_it_is_called(site: _Site, tmp_path: Path) -> None:
+    renamed = tmp_path / "new.mp4"
+    renamed.write_bytes(site.clip.read_bytes())
+    bundle = build_consented_bundle(
+        tmp_path / "bundle", {"eve": "Eve"}, site.folder / "trust", [file_digest(site.clip)]
+    )
+    registry = Registry("flattered")
+    registry.register(bundle)
+    trial = replace(site.trial, clips=(renamed,))
+    decision = promote(registry, "models:/flattered/1", trial, LENIENT, site.trust)
+    assert [verdict.gate for verdict in decision.failed] == ["held_out"]
+    assert "learned from new.mp4" in decision.failed[0].sentence
+    assert decision.candidate_reports == ()
+    assert registry.version_of("champion") is None
+
+
+def test_what_personas_added_later_learned_from_counts_too() -> None:
+    later = {"sources": ["b"], "added": {"mine": {"sources": ["c"]}}}
+    assert learned_from({"sources": ["a"], "added": {"yours": later}}) == {"a", "b", "c"}
 
 
 def test_a_revoked_record_stops_a_promotion(site: _Site, tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from streamlit_webrtc.webrtc import WebRtcMode, WebRtcWorker
 
 from benchmarks.harness import barcode
 from liveframe.frame import Image
+from tests.support.one_at_a_time import OneAtATime
 from ui.relay.aiortc_tuning import (
     LARGEST_BITRATE,
     START_BITRATE,
@@ -45,7 +46,6 @@ from ui.relay.aiortc_tuning import (
 )
 from ui.relay.i420 import frame_from_image, image_from_frame
 from ui.relay.webrtc import CameraStream
-from ui.session.stream import OneAtATime
 
 T = TypeVar("T")
 SIZE = (240, 320)

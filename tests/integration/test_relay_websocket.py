@@ -22,7 +22,7 @@ from benchmarks.harness.waiting import PATIENT, wait_until
 from liveframe.frame import Frame, FrameResult, Image
 from liveframe.pipeline import FramePipeline
 from ui.relay.websocket import REPLACED, UNKNOWN_VIEWER, decode_jpeg, encode_jpeg, jpeg_size, relay_frames
-from ui.session.viewer import Choices, ServerFullError, Viewer, ViewerRegistry
+from ui.session.viewer import Choices, Viewer, ViewerRegistry
 from understudy.swap.swapper import SwapSettings
 
 CHOICES = Choices(SwapSettings("ada"), is_mirrored=False)
@@ -226,16 +226,30 @@ def test_viewer_who_leaves_is_disconnected_and_their_threads_end(
     assert registry.find(viewer.token) is None
 
 
-def test_full_server_refuses_politely_and_a_leaving_viewer_makes_room(registry: ViewerRegistry) -> None:
-    viewers = [admitted(registry), admitted(registry)]
-    with pytest.raises(ServerFullError, match="All 2 places are taken"):
-        registry.admit(InvertingModel(), CHOICES)
-    registry.leave(viewers[0])
-    viewers.append(admitted(registry))
-    assert len(registry) == 2
+def test_streams_take_places_not_pages_and_a_stopped_one_makes_room(
+    registry: ViewerRegistry, dial: Callable[[str], ClientConnection]
+) -> None:
+    viewers = [admitted(registry) for _ in range(4)]  # two more pages than places
+    streams = [dial(viewer.token) for viewer in viewers[:3]]
+    answers = [middle(exchange(stream, grey(90))) for stream in streams]
+    assert abs(answers[0] - 165) < 8 and abs(answers[1] - 165) < 8
+    assert answers[2] < 80  # the slate that says that all places are taken
+    assert [registry.is_full_for(viewer) for viewer in viewers] == [False, False, True, True]
+    streams[0].close()
+    wait_until(lambda: abs(middle(exchange(streams[2], grey(90))) - 165) < 8)
     for viewer in viewers:
         registry.leave(viewer)
     assert len(registry) == 0
+
+
+def exchange(stream: ClientConnection, jpeg: bytes) -> Image:
+    """Send a frame; returns the picture that comes back."""
+    stream.send(jpeg)
+    return decode_jpeg(bytes(stream.recv(timeout=30)))
+
+
+def middle(picture: Image) -> float:
+    return float(np.median(picture))
 
 
 def test_huge_jpeg_is_refused_by_its_header() -> None:

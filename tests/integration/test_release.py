@@ -201,12 +201,17 @@ def test_a_gate_that_does_not_hold_ends_the_release_before_the_deployment(
 def test_wrong_options_are_refused_before_anything_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from pipelines.release import main
 
-    clip = Path(__file__)
-    common = ["run", "--clips", str(clip), "--work", str(tmp_path / "work")]
+    clip = tmp_path / "clips" / "a.mp4"
+    clip.parent.mkdir()
+    clip.write_bytes(b"a clip")
+    copy = tmp_path / "held.mp4"
+    copy.write_bytes(b"a clip")
+    common = ["run", "--clips", str(clip.parent), "--work", str(tmp_path / "work")]
     cases: list[tuple[Sequence[str], str]] = [
         (["--held-out", "a.mp4"], "either --persona NAME"),
         (["--held-out", "a.mp4", "--persona", "me"], "its --photo and its --consent record"),
         (["--held-out", str(clip), "--composites", str(clip), "--faces", str(clip)], "is in both"),
+        (["--held-out", str(copy), "--composites", str(clip), "--faces", str(clip)], "is in both"),
         (["--held-out", "none.mp4", "--composites", str(clip), "--faces", str(clip)], "none.mp4 must exist"),
     ]
     for options, sentence in cases:

@@ -14,12 +14,12 @@ from benchmarks.harness.waiting import PATIENT, wait_until
 from liveframe.frame import Frame
 from liveframe.gate import ShownState
 from liveframe.models.pixelate import pixelate
+from liveframe.models.whole_frame import BatchFrameModel
 from liveframe.pipeline import FramePipeline
 from liveframe.remote.client import RemotePolicy
 from liveframe.remote.picture import Encoding
 from liveframe.stats import Phase
 from pipelines.registry import Registry
-from serving.server.whole_frame import BatchFrameModel
 from serving.vertex.client import RemoteSettings, open_remote
 from tests.support.mlflow_store import mlflow_store
 from understudy.any_bundle import open_servable

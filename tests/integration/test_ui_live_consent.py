@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from benchmarks.harness.live_stage import HandCamera, admitted, open_page
+from benchmarks.harness.live_stage import HandCamera, admitted, open_page, pick
 from benchmarks.harness.pages import fresh_app
 from benchmarks.harness.waiting import wait_until
 from liveframe.gate import ShownState
@@ -41,7 +41,7 @@ def test_revocation_covers_a_running_stream_and_another_persona_uncovers_it(page
         for _ in range(5):
             camera.send(astronaut())
             assert viewer.pipeline.stats().state is ShownState.COVERED
-        page.button(key="persona-ben").click().run()
+        pick(page, "ben")
         camera.send_until(ShownState.SWAPPED, astronaut())
     finally:
         timer.close()
@@ -52,7 +52,7 @@ def test_persona_that_was_revoked_before_never_plays(page: AppTest, tmp_path: Pa
     viewer = admitted()
     camera = HandCamera(viewer)
     camera.send_until(ShownState.SWAPPED, astronaut())
-    page.button(key="persona-ben").click().run()
+    pick(page, "ben")
     for _ in range(5):
         camera.send(astronaut())
         assert viewer.pipeline.stats().state is ShownState.COVERED

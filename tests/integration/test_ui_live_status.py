@@ -42,6 +42,7 @@ def test_frames_that_made_way_for_newer_ones_are_counted_on_the_page(page: AppTe
     displaced = admitted().pipeline.stats().drops
     assert displaced > 0
     camera.dropped = 2
+    page.session_state["stages"] = True
     page.run()
     assert any(f"**{displaced + 2}** dropped for newer ones" in part.value for part in page.markdown)
 

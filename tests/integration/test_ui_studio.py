@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from benchmarks.harness.live_stage import offered_names, pick
 from benchmarks.harness.pages import fresh_app, rerun, states
 from benchmarks.harness.waiting import wait_until
 from liveframe.frame import Frame, Image
@@ -122,7 +123,7 @@ def test_the_persona_plays_in_its_makers_stream_at_once_and_stops_when_revoked(p
     live = AppTest.from_function(live_page, default_timeout=60).run()
     make(page)
     live.run()
-    live.button(key="persona-eileen").click().run()
+    pick(live, "eileen")
     (viewer,) = shared.viewer_registry().viewers()
     assert viewer.choices.swap.persona == "eileen"
     session = viewer.pipeline.session
@@ -136,7 +137,7 @@ def test_the_persona_plays_in_its_makers_stream_at_once_and_stops_when_revoked(p
 
     page.button(key="revoke-eileen").click().run()
     live.run()
-    assert "persona-eileen" not in [button.key for button in live.button]
+    assert "eileen" not in offered_names(live)
     assert viewer.choices.swap.persona == "ada"
 
 
@@ -225,7 +226,7 @@ def test_training_runs_beside_the_page_survives_a_reload_and_its_network_plays(
     assert not run.pairs.exists()
 
     live = AppTest.from_function(live_page, default_timeout=60).run()
-    live.button(key="persona-eileen").click().run()
+    pick(live, "eileen")
     (viewer,) = shared.viewer_registry().viewers()
     assert viewer.pipeline.session.process(Frame(astronaut().copy(), 0, 0.0)).subjects_found == 1
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from understudy.provenance.watermark import Watermark, main
+from understudy.provenance.watermark import Watermark
 from understudy.provenance.watermark_detector import detect
+from understudy.watermark import main
 
 Picture = NDArray[np.uint8]
 FRAMES = 60

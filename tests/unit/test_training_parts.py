@@ -1,5 +1,6 @@
 """What a training is made of, each part by itself; none of it imports TensorFlow."""
 
+import hashlib
 import json
 import os
 
@@ -8,7 +9,7 @@ import pytest
 
 from tests.support.real_faces import astronaut, astronaut_face
 from training.data.augment import Augmentation, augment, camera_faults, occlude, plain, resized
-from training.data.pairs import CANVAS_PX, CROP_PX, PairedFaceset, PairsError
+from training.data.pairs import CANVAS_PX, CROP_PX, PairedFaceset, PairsError, split_by_file
 from training.model.checkpoint import load_checkpoint, save_checkpoint
 from understudy.vision.align import align
 from understudy.vision.reenact import face_mask
@@ -124,6 +125,34 @@ def test_pairs_of_other_drivers_are_not_mixed(tmp_path):
     assert PairedFaceset.create(tmp_path, [("a.jpg", 0), ("b.mp4", 7)]).index.count == 2
     with pytest.raises(PairsError, match="other drivers"):
         PairedFaceset.create(tmp_path, [("c.jpg", 0)])
+
+
+def test_the_files_that_drivers_come_from_are_listed_by_content(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"one")
+    (tmp_path / "b.mp4").write_bytes(b"one")
+    names = [str(tmp_path / "a.mp4"), str(tmp_path / "b.mp4"), str(tmp_path / "gone.mp4")]
+    PairedFaceset.create(tmp_path / "pairs", [(name, frame) for name in names for frame in (0, 5)])
+    assert PairedFaceset(tmp_path / "pairs").source_digests() == [hashlib.sha256(b"one").hexdigest()]
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        pytest.param(["a.mp4"] * 240 + ["b.mp4"] * 240, id="two clips"),
+        pytest.param([f"{number}.jpg" for number in range(3)], id="three pictures"),
+        pytest.param([f"{number // 50}.mp4" for number in range(500)] + ["x.jpg"] * 1, id="clips and a picture"),
+    ],
+)
+def test_no_file_is_in_training_and_in_validation(files):
+    validation, training = split_by_file(files, 96, seed=1)
+    assert len(validation) and len(training)
+    assert sorted([*validation, *training]) == list(range(len(files)))
+    assert not {files[row] for row in validation} & {files[row] for row in training}
+
+
+def test_of_a_single_clip_the_last_frames_are_held_out():
+    validation, training = split_by_file(["a.mp4"] * 10, 2, seed=1)
+    assert sorted(validation) == [8, 9] and sorted(training) == list(range(8))
 
 
 def test_persona_counts_only_when_all_its_targets_are_written(tmp_path):

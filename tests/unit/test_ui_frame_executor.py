@@ -9,8 +9,9 @@ import pytest
 
 from benchmarks.harness.waiting import wait_until
 from liveframe.frame import Image
+from tests.support.one_at_a_time import OneAtATime
 from ui.relay.frame_executor import MOST, FrameExecutor
-from ui.session.stream import FrameHandler, OneAtATime
+from ui.session.stream import FrameHandler
 
 
 def numbered(number: int) -> Image:

@@ -4,10 +4,12 @@ import gc
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
+from benchmarks.harness.live_stage import HandCamera, offered_names, pick
 from benchmarks.harness.tiny_bundle import build_tiny_bundle
 from benchmarks.harness.waiting import wait_until
 from liveframe.cover import CoverStyle
@@ -56,7 +58,7 @@ def admitted() -> Viewer:
 def test_page_opens_with_the_first_persona_chosen_and_swapping_on(page: AppTest) -> None:
     page.run()
     assert not page.exception
-    assert [button.label for button in page.button if str(button.key).startswith("persona-")] == ["Ada", "Ben"]
+    assert offered_names(page) == ["ada", "ben"]
     assert admitted().choices.swap.persona == "ada"
     assert admitted().choices.is_swapping
 
@@ -68,7 +70,7 @@ def test_what_modules_made_is_not_looked_through_after_every_rerun(page: AppTest
 
 def test_click_on_a_thumbnail_chooses_that_persona(page: AppTest) -> None:
     page.run()
-    page.button(key="persona-ben").click().run()
+    pick(page, "ben")
     assert admitted().choices.swap.persona == "ben"
 
 
@@ -100,11 +102,13 @@ def test_relay_in_use_and_its_reason_are_told(page: AppTest) -> None:
     assert any("Connected by WebSocket. This server is set to it." in caption.value for caption in page.caption)
 
 
-def test_second_viewer_of_a_full_house_is_refused_politely(page: AppTest) -> None:
-    shared.viewer_registry().admit(shared.served_model().model, Choices(SwapSettings("ada")))
+def test_an_idle_page_takes_no_place_and_a_stream_elsewhere_is_told(page: AppTest) -> None:
+    other = shared.viewer_registry().admit(shared.served_model().model, Choices(SwapSettings("ada")))
     page.run()
-    assert "All 1 places are taken" in page.warning[0].value
-    assert not page.exception
+    assert not page.warning
+    HandCamera(other).send(np.full((48, 64, 3), 90, np.uint8))
+    page.run()
+    assert "All places of this server are taken" in page.warning[0].value
 
 
 def test_missing_bundle_says_what_to_do(page: AppTest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from liveframe.errors import FrameError
-from understudy.provenance.watermark import Code, Watermark, main, payload_of
+from understudy.provenance.watermark import Code, Watermark, payload_of
 from understudy.provenance.watermark_detector import Finding, Window, detect, detect_in_map, feature_map
+from understudy.watermark import main
 
 Picture = NDArray[np.uint8]
 PAYLOAD = 0xBEEF

@@ -83,6 +83,10 @@ class Facesets:
         """Return a persona's look: its sharpest nearly frontal face."""
         return best_stills(self.by_name[name], 1)[0]
 
+    def source_digests(self) -> list[str]:
+        """Return the SHA-256 of the files that the faces come from."""
+        return sorted({digest for faceset in self.by_name.values() for digest in source_digests(faceset)})
+
     def digest(self) -> str:
         """Return the SHA-256 of the facesets' hashes."""
         parts = [f"{name}={faceset.hash()}" for name, faceset in sorted(self.by_name.items())]

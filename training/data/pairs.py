@@ -12,6 +12,7 @@ A directory of flat arrays that are mapped, not read, so that a million pairs ne
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from training.data.read_sources import file_digest
 from understudy.consent.check import check, read_record
 from understudy.consent.trust_store import TrustStore
 from understudy.vision.align import ALIGNMENT_VERSION, crop_matrix
@@ -47,12 +49,14 @@ class PairsIndex:
         done: how many rows are written, per array (drivers, and each persona).
         personas: recipe by persona name.
         sources: where each driver came from: (file, frame index).
+        digests: SHA-256 of the files among them, by name: what a model that learns from them must not be judged by.
     """
 
     count: int
     done: dict[str, int] = field(default_factory=dict[str, int])
     personas: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     sources: list[tuple[str, int]] = field(default_factory=list[tuple[str, int]])
+    digests: dict[str, str] = field(default_factory=dict[str, str])
     alignment: int = ALIGNMENT_VERSION
     canvas_px: int = CANVAS_PX
 
@@ -83,8 +87,13 @@ class PairedFaceset:
             raise PairsError(f"{root} holds pairs of other drivers. Choose another --out, or remove it.")
         (root / "targets").mkdir(parents=True, exist_ok=True)
         (root / "stills").mkdir(exist_ok=True)
-        write_json(root / "pairs.json", asdict(PairsIndex(len(sources), sources=sources)))
+        digests = {file: file_digest(Path(file)) for file in dict(sources) if Path(file).is_file()}
+        write_json(root / "pairs.json", asdict(PairsIndex(len(sources), sources=sources, digests=digests)))
         return cls(root)
+
+    def source_digests(self) -> list[str]:
+        """Return the SHA-256 of the files that the drivers come from."""
+        return sorted(set(self.index.digests.values()))
 
     def array(self, name: str, channels: int, *, write: bool = False) -> NDArray[np.uint8]:
         """Map an array: uint8 [N, CANVAS_PX, CANVAS_PX, channels]; made when it is written first."""
@@ -182,3 +191,34 @@ def write_json(path: Path, value: Any) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
+
+
+def split_by_file(files: Sequence[str], most: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Part rows into those for validation and those to learn from, so that no file is in both.
+
+    Neighbouring frames of a clip are nearly the same picture: a split by frames would measure memory.
+
+    Args:
+        files: each row's source; at least two rows.
+        most: how many rows validation wants. It gets at least one, and no more than needed to reach that number.
+        seed: of the choice.
+
+    Returns:
+        Rows for validation and rows for training, int64, neither empty. Of a single file its last rows are held out.
+    """
+    rng = np.random.default_rng(seed)
+    rows: dict[str, list[int]] = {}
+    for row, file in enumerate(files):
+        rows.setdefault(file, []).append(row)
+    most = max(1, most)
+    if len(rows) == 1:
+        every = np.arange(len(files))
+        return every[-most:], rng.permutation(every[:-most])
+    names = sorted(rows)
+    order = sorted((names[place] for place in rng.permutation(len(names))), key=lambda name: len(rows[name]) > most)
+    held = rows[order[0]]
+    for name in order[1:-1]:
+        if len(held) + len(rows[name]) <= most:
+            held = held + rows[name]
+    left = sorted(set(range(len(files))) - set(held))
+    return rng.permutation(np.array(held)), rng.permutation(np.array(left))

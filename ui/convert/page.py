@@ -37,13 +37,13 @@ from understudy.jobs.queue import Job, JobError, JobState
 from understudy.media.clip import describe
 from understudy.media.guard import (
     IMAGE_EXTENSIONS,
-    MIB,
     UPLOAD_LIMITS,
     VIDEO_EXTENSIONS,
     MediaError,
     MediaInfo,
     probe_upload,
 )
+from understudy.media.limits import MIB
 from understudy.provenance.disclosure import DisclosureError, read_disclosure
 
 _MOST_SCENES = 6

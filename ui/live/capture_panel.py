@@ -1,4 +1,4 @@
-"""Below the picture: a snapshot, a recording, and what came of them."""
+"""A snapshot, a recording, and what came of them."""
 
 import os
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from understudy.provenance.disclosure import read_disclosure
 
 _FORMATS = {".jpg": "JPEG", ".png": "PNG"}
 _TYPES = {".jpg": "image/jpeg", ".png": "image/png", ".mp4": "video/mp4"}
+_KINDS = {".jpg": "snapshot", ".png": "snapshot", ".mp4": "recording"}
 _JPEG_QUALITY = 95
 _DONE, _PROBLEM = "capture_done", "capture_problem"
 
@@ -37,33 +38,42 @@ class Export:
     note: str = ""
 
 
-@st.fragment
-def capture_panel(shared: ServedModel, viewer: Viewer) -> None:
-    """Draw the buttons, and the last export with its download."""
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.button(
-            "Take a snapshot",
-            key="snapshot",
-            icon=":material/photo_camera:",
-            on_click=_try,
-            args=("snapshot", shared, viewer),
-        )
-        is_recording = viewer.recording is not None
-        st.button(
-            "Stop recording" if is_recording else "Record",
-            key="record",
-            icon=":material/stop_circle:" if is_recording else ":material/fiber_manual_record:",
-            on_click=_try,
-            args=("stop" if is_recording else "record", shared, viewer),
-        )
-        st.selectbox(
-            "Snapshot format",
-            list(_FORMATS),
-            format_func=_FORMATS.__getitem__,
-            key="snapshot_format",
-            label_visibility="collapsed",
-            width=110,
-        )
+def capture_buttons(shared: ServedModel, viewer: Viewer) -> None:
+    """Draw the buttons; both wait for the camera, and say so."""
+    streams = is_streaming(viewer)
+    is_recording = viewer.recording is not None
+    why = None if streams else "The camera is off. Start it first."
+    st.button(
+        "Snapshot",
+        key="snapshot",
+        icon=":material/photo_camera:",
+        disabled=not streams,
+        help=why or "Keep the picture of now (S)",
+        on_click=_try,
+        args=("snapshot", shared, viewer),
+    )
+    st.button(
+        "Stop recording" if is_recording else "Record",
+        key="record",
+        icon=":material/stop_circle:" if is_recording else ":material/fiber_manual_record:",
+        type="primary" if is_recording else "secondary",
+        disabled=not streams and not is_recording,
+        help=why or "Keep what is shown as a clip (R)",
+        on_click=_try,
+        args=("stop" if is_recording else "record", shared, viewer),
+    )
+
+
+def choose_format() -> None:
+    """Draw the choice of the snapshots' format."""
+    st.session_state.setdefault("snapshot_format", ".jpg")
+    st.segmented_control(
+        "Snapshots as", list(_FORMATS), format_func=_FORMATS.__getitem__, required=True, key="snapshot_format"
+    )
+
+
+def shown_export() -> None:
+    """Draw what the last snapshot or recording came to: small, with its download, or why it came to nothing."""
     if problem := st.session_state.get(_PROBLEM):
         st.error(problem, icon=":material/block:")
     export = st.session_state.get(_DONE)
@@ -109,7 +119,7 @@ def recorded(shared: ServedModel, viewer: Viewer) -> Export:
 
 
 NO_SOUND = (
-    "Without sound: the microphone was off. Turn it on under “Camera and cover”, then start the camera again; "
+    "Without sound: the microphone was off. Turn it on under “Camera”, then start the camera again; "
     "it needs the WebRTC connection."
 )
 
@@ -124,7 +134,7 @@ def _try(action: str, shared: ServedModel, viewer: Viewer) -> None:
         elif action == "stop":
             st.session_state[_DONE] = recorded(shared, viewer)
         else:
-            suffix = str(st.session_state.get("snapshot_format", ".jpg"))
+            suffix = str(st.session_state.get("snapshot_format") or ".jpg")
             st.session_state[_DONE] = snapshot(shared, viewer, viewer.newest, suffix)
     except (LiveframeError, OSError) as error:
         st.session_state[_PROBLEM] = str(error)
@@ -140,21 +150,29 @@ def _start(shared: ServedModel, viewer: Viewer) -> None:
 
 
 def _show(export: Export) -> None:
+    """Draw a thumbnail, its download, and the way to be rid of it."""
     suffix = export.name[-4:]
-    if suffix == ".mp4":
-        st.video(export.content, format=_TYPES[suffix])
-    else:
-        st.image(export.content, width=320, alt="The snapshot")
-    st.download_button(
-        f"Download {export.name}",
-        export.content,
-        file_name=export.name,
-        mime=_TYPES[suffix],
-        icon=":material/download:",
-        key="download_export",
-        on_click="ignore",
-    )
-    st.caption(f"{read_disclosure(trust_folder(os.environ)).sentence} {export.note}")
+    with st.container(key="export", border=True, gap="xsmall"):
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            if suffix == ".mp4":
+                st.video(export.content, format=_TYPES[suffix], width=160)
+            else:
+                st.image(export.content, width=96, alt="The snapshot")
+            st.download_button(
+                f"Download {_KINDS[suffix]}",
+                export.content,
+                file_name=export.name,
+                mime=_TYPES[suffix],
+                icon=":material/download:",
+                key="download_export",
+                on_click="ignore",
+            )
+            st.button("Close", key="forget_export", icon=":material/close:", type="tertiary", on_click=_forget)
+        st.caption(f"{read_disclosure(trust_folder(os.environ)).sentence} {export.note}")
+
+
+def _forget() -> None:
+    st.session_state.pop(_DONE, None)
 
 
 def _named(suffix: str) -> str:

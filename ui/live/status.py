@@ -61,28 +61,37 @@ def is_silent(viewer: Viewer) -> bool:
 
 
 def show_status(viewer: Viewer) -> None:
-    """Draw the badge, the rates and the stage times."""
+    """Draw the badges, and the sentence that explains them."""
     stats = viewer.pipeline.stats()
-    streams = is_streaming(viewer)
-    badge = badge_for(stats, streams, viewer.choices.beside.is_camera)
-    with st.container(horizontal=True, vertical_alignment="center"):
+    badge = badge_for(stats, is_streaming(viewer), viewer.choices.beside.is_camera)
+    stream = viewer.stream
+    fault = stream.counts().last_fault if stream is not None else ""
+    with st.container(key="state", horizontal=True, vertical_alignment="center", gap="small"):
         st.badge(badge.label, icon=badge.icon, color=badge.colour)
         if viewer.recording is not None:
             sound = "with sound" if viewer.recording.has_sound else "no sound"
-            st.badge(
-                f"Recording {viewer.recording.seconds:.0f} s, {sound}",
-                icon=":material/fiber_manual_record:",
-                color="red",
-            )
-        if streams:
-            st.markdown(_rates(viewer, stats))
-    if badge.sentence:
-        st.caption(badge.sentence)
-    stream = viewer.stream
-    if stream is not None and stream.counts().last_fault:
-        st.caption(f"Frames had to be covered: {stream.counts().last_fault}")
-    if streams and stats.stages:
-        _show_stages(stats)
+            words = f"Recording {viewer.recording.seconds:.0f} s, {sound}"
+            st.badge(words, icon=":material/fiber_manual_record:", color="red")
+        if badge.sentence:
+            st.caption(badge.sentence, width="stretch")
+        if fault:
+            st.caption(f"Frames had to be covered: {fault}", width="stretch")
+
+
+def stage_times(viewer: Viewer) -> None:
+    """Draw rates and times by stage, looked at again only while somebody has them open."""
+    with st.expander("Time by stage", icon=":material/timer:", on_change="rerun", key="stages") as shown:
+        if shown.open:
+            st.fragment(_show_times, run_every=LOOK_EVERY_S)(viewer)
+
+
+def _show_times(viewer: Viewer) -> None:
+    stats = viewer.pipeline.stats()
+    if not is_streaming(viewer) or not stats.stages:
+        st.caption("Figures come with the camera.")
+        return
+    st.markdown(_rates(viewer, stats))
+    _show_stages(stats)
 
 
 def _rates(viewer: Viewer, stats: PipelineStats) -> str:
@@ -94,19 +103,16 @@ def _rates(viewer: Viewer, stats: PipelineStats) -> str:
 
 
 def _show_stages(stats: PipelineStats) -> None:
-    """Median and 95th percentile by stage: a minute's curves and a table, drawn only while somebody looks."""
+    """Median and 95th percentile by stage: a minute's curves and a table."""
     names = [name for name in stats.stages if name not in _OWN_STAGES] + [n for n in _OWN_STAGES if n in stats.stages]
     times = [stats.stages[name] for name in names]
     history = _history(names, [time.p50_ms for time in times])
-    with st.expander("Time by stage", icon=":material/timer:", on_change="rerun", key="stages") as shown:
-        if not shown.open:
-            return
-        curves_chart(history, "Median by stage, ms, over the last minute (s)", 20.0, LOOK_EVERY_S)
-        rows = [
-            [_STAGE_NAMES.get(name, name), f"{time.p50_ms:.1f}", f"{time.p95_ms:.1f}"]
-            for name, time in zip(names, times, strict=True)
-        ]
-        table(["Stage", "Median, ms", "95 of 100 below, ms"], rows)
+    curves_chart(history, "Median by stage, ms, over the last minute (s)", 20.0, LOOK_EVERY_S)
+    rows = [
+        [_STAGE_NAMES.get(name, name), f"{time.p50_ms:.1f}", f"{time.p95_ms:.1f}"]
+        for name, time in zip(names, times, strict=True)
+    ]
+    table(["Stage", "Median, ms", "95 of 100 below, ms"], rows)
 
 
 def _history(names: list[str], medians_ms: list[float]) -> dict[str, list[float]]:

@@ -31,6 +31,9 @@ class Camera {
 
   set(settings) {
     this.settings = settings;
+    this.stage.style.aspectRatio = `${settings.width} / ${settings.height}`;
+    this.stage.querySelector("p").textContent = settings.hint;
+    this.dress();
     this.order("settings", { inFlight: settings.inFlight, quality: settings.quality });
   }
 
@@ -76,7 +79,7 @@ class Camera {
 
   hear({ event, problem }) {
     if (!this.run) return;
-    if (event === "open") this.stage.classList.add("on");
+    if (event === "open") this.dress(true);
     else this.fail(this.run, problem);
   }
 
@@ -97,7 +100,13 @@ class Camera {
     if (run) release(run);
     this.order("stop");
     this.label("Start the camera");
-    this.stage.classList.remove("on");
+    this.dress(false);
+  }
+
+  // Shows the picture, or the persona while there is none.
+  dress(isOn = this.stage.classList.contains("on")) {
+    this.stage.classList.toggle("on", isOn);
+    this.stage.style.backgroundImage = isOn ? "none" : `url("${this.settings.still}")`;
   }
 
   end() {
@@ -115,9 +124,9 @@ function startWorker() {
   return new Worker(url);
 }
 
-function openCamera({ width, height }, deviceId) {
+function openCamera({ width, height, fps }, deviceId) {
   if (!navigator.mediaDevices) throw new DOMException("the page is not secure", "insecure");
-  const video = { width: { ideal: width }, height: { ideal: height }, frameRate: { ideal: 30 } };
+  const video = { width: { ideal: width }, height: { ideal: height }, frameRate: { ideal: fps } };
   const open = (wishes) => navigator.mediaDevices.getUserMedia({ video: wishes, audio: false });
   if (!deviceId) return open(video);
   return open({ ...video, deviceId: { exact: deviceId } }).catch((error) => {

@@ -11,22 +11,23 @@ from ui.parts.camera_check import REMEDIES, CameraState
 QUALITY = 0.85
 PATH = "/frames"
 _HTML = """
-<div class="stage"><p>Your persona appears here.</p><canvas width="640" height="480"></canvas></div>
+<div class="stage"><p></p><canvas width="640" height="480" role="img" aria-label="What others see"></canvas></div>
 <button type="button">Start the camera</button><select aria-label="Camera" hidden></select>
 """
 _CSS = """
-.stage { background: var(--st-secondary-background-color); border-radius: var(--st-base-radius); overflow: hidden; }
-.stage { display: grid; place-items: center; aspect-ratio: 4 / 3; } /* the room that the picture takes */
-.stage.on { display: block; aspect-ratio: auto; }
-.stage p { margin: 0; color: var(--st-text-color); opacity: 0.6; }
+.stage { position: relative; border-radius: var(--st-base-radius); overflow: hidden; }
+.stage { background: center / auto 100% no-repeat var(--st-secondary-background-color); }
+.stage p { position: absolute; inset: auto 0 0; margin: 0; padding: 8px 12px; text-align: center; }
+.stage p { background: #000a; color: #fff; }
 .stage canvas, .stage.on p { display: none; }
 .stage.on canvas { display: block; width: 100%; }
 button {
-  margin-top: 0.5rem; padding: 0.5rem 1rem; border: 0; border-radius: var(--st-button-radius); cursor: pointer;
-  font: inherit; background: var(--st-primary-color); color: var(--st-background-color);
+  margin: 0.5rem 0; height: 40px; padding: 0 12px; border: 0; border-radius: var(--st-button-radius); cursor: pointer;
+  font: inherit; font-size: 0.875rem; background: var(--st-primary-color); color: var(--st-background-color);
 }
+button:focus-visible, select:focus-visible { outline: 3px solid var(--st-text-color); outline-offset: 2px; }
 select {
-  float: right; margin-top: 0.5rem; padding: 0.5rem; max-width: 60%; font: inherit; cursor: pointer;
+  margin: 0.5rem; padding: 0.5rem; max-width: 40%; font: inherit; cursor: pointer;
   background: var(--st-background-color); color: var(--st-text-color);
   border: 1px solid var(--st-border-color); border-radius: var(--st-button-radius);
 }
@@ -51,25 +52,28 @@ def _component() -> Any:
 
 
 class Camera(NamedTuple):
-    """What the browser is asked for, in px; takes effect at the next start."""
+    """What the browser is asked for, in px and frames a second; takes effect at the next start."""
 
     width: int
     height: int
+    fps: int = 30
 
 
-def socket_path() -> str:
-    """Where the frames' WebSocket is served: below server.baseUrlPath, which may be written with or without slashes."""
+def below_base(path: str) -> str:
+    """Where a path is served: below server.baseUrlPath, which may be written with or without slashes."""
     base = str(st.get_option("server.baseUrlPath") or "").strip("/")
-    return f"/{base}{PATH}" if base else PATH
+    return f"/{base}{path}" if base else path
 
 
-def camera_socket(token: str, camera: Camera, in_flight: int) -> str:
+def camera_socket(token: str, camera: Camera, in_flight: int, still: str = "", hint: str = "") -> str:
     """Mount the camera.
 
     Args:
         token: the viewer's, by which the WebSocket finds them.
         camera: what to ask the browser for.
         in_flight: frames under way at most.
+        still: what stands in the picture's place while the camera is off, as an address that an <img> takes.
+        hint: what is written over it.
 
     Returns:
         What is wrong and what to do, or an empty string.
@@ -78,9 +82,12 @@ def camera_socket(token: str, camera: Camera, in_flight: int) -> str:
         key="camera_socket",
         data={
             "token": token,
-            "path": socket_path(),
+            "path": below_base(PATH),
             "width": camera.width,
             "height": camera.height,
+            "fps": camera.fps,
+            "still": still,
+            "hint": hint,
             "inFlight": in_flight,
             "quality": QUALITY,
         },

@@ -76,11 +76,7 @@ def _leave(viewer: Viewer) -> None:
 
 @st.cache_resource(scope="session", on_release=_leave, show_spinner=False)
 def this_viewer() -> Viewer:
-    """This page's viewer; Streamlit frees it as soon as the page is closed or loses its connection.
-
-    Raises:
-        ServerFullError: every place is taken.
-    """
+    """This page's viewer; Streamlit frees it as soon as the page is closed or loses its connection."""
     consent_timer()
     source = model_sources().default
     shared = model_sources().served(source)

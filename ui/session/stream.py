@@ -34,19 +34,6 @@ class FrameHandler(Protocol):
         ...
 
 
-class OneAtATime:
-    """The FrameHandler of a function."""
-
-    in_flight = 1
-
-    def __init__(self, show: Show) -> None:
-        self._show = show
-
-    def begin(self, image: Image, captured_s: float) -> Callable[[], Image]:
-        """Leave all to the second half."""
-        return lambda: self._show(image, captured_s)
-
-
 @dataclass(frozen=True, slots=True)
 class StreamCounts:
     """What one start of the camera has carried so far.

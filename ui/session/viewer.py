@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from liveframe.cover import slate
 from liveframe.errors import ModelError
 from liveframe.frame import Image
 from liveframe.gate import Paint, Shown, ShownState
@@ -28,8 +29,10 @@ from understudy.bundle.bundle import PersonaInfo
 from understudy.swap.renderer import AnyRenderer
 from understudy.swap.swapper import SwapSession
 
-__all__ = ["Choices", "ServerFullError", "SideBySideView", "Viewer", "ViewerRegistry"]
+__all__ = ["Choices", "SideBySideView", "Viewer", "ViewerRegistry"]
 
+FULL_SENTENCE = "All places of this server are taken. Yours comes by itself when somebody stops their camera."
+COVERED_SENTENCE = "You covered yourself. Press Space, or “Go on”, to be seen again."
 SOUND_FRESH_S = 2.0  # a microphone that was silent for longer sends nothing
 
 
@@ -43,6 +46,8 @@ class Viewer:
         pipeline: decides what may be shown; ask it for `stats()`.
         token: an unguessable name by which a WebSocket finds this viewer.
         served: what plays now; None where the viewer was given a bare model.
+        is_covered: whether the viewer covers themselves (`cover`).
+        has_place: whether this stream took one of the server's places.
         wanted: the source (`ui.session.model_sources.ModelSource`) that this viewer wants to be played by.
     """
 
@@ -53,6 +58,7 @@ class Viewer:
         overlays: Sequence[Paint] = (),
         consent: ConsentChecker | None = None,
         personas: Iterable[PersonaInfo] = (),
+        may_stream: "Callable[[Viewer], bool]" = lambda _: True,
     ) -> None:
         """Start to warm the model for this viewer; frames are covered until it is ready.
 
@@ -62,12 +68,18 @@ class Viewer:
             overlays: painted on everything that leaves swapped or covered: the mark, the watermark.
             consent: whom to ask whether a persona may play; None: nobody is asked.
             personas: who may be chosen, with their records.
+            may_stream: takes one of the server's places for this viewer's stream; False where none is free.
         """
+        self._may_stream = may_stream
+        self.has_place = False
         self.token = secrets.token_urlsafe(24)
         self._choices = choices
         self._consent = consent
         self._personas = {info.name: info for info in personas}
         self._lock = threading.RLock()
+        self._cover_lock = threading.Lock()
+        self._problem_sentence = ""
+        self.is_covered = False
         self._stream: Stream | None = None
         self._newest: Shown | None = None
         self._recording: Recording | None = None
@@ -100,7 +112,8 @@ class Viewer:
         with self._lock:
             before, self._choices = self._choices, choices
             if choices.is_swapping != before.is_swapping:
-                self.pipeline.set_swapping(choices.is_swapping)
+                with self._cover_lock:
+                    self.pipeline.set_swapping(choices.is_swapping or self.is_covered)
             if choices.cover != before.cover:
                 self.pipeline.set_cover(choices.cover)
             if choices.personas != before.personas:
@@ -136,12 +149,23 @@ class Viewer:
     def _cover_for(self, problem: str) -> str:
         """Cover everything while there is a problem, or while a view with the camera in it has not gone yet."""
         leaving = "The view changes. If it does not, choose another one." if self._is_leaving_camera else ""
-        sentence = problem or leaving
-        if sentence:
+        with self._cover_lock:
+            self._problem_sentence = problem or leaving
+            self._block_or_not()
+        return self._problem_sentence
+
+    def cover(self, is_covered: bool) -> None:
+        """Cover everything at once, the viewer's own camera too, until they go on. Quick: a key waits for it."""
+        with self._cover_lock:
+            self.is_covered = is_covered
+            self._block_or_not()
+            self.pipeline.set_swapping(is_covered or self._choices.is_swapping)
+
+    def _block_or_not(self) -> None:
+        if sentence := COVERED_SENTENCE if self.is_covered else self._problem_sentence:
             self.pipeline.block(sentence)
         else:
             self.pipeline.unblock()
-        return sentence
 
     def infos(self, names: Iterable[str]) -> tuple[PersonaInfo, ...]:
         """The personas of these names, with their records; those that are gone are left out."""
@@ -306,8 +330,15 @@ class Viewer:
         """Make this the viewer's stream, in place of an earlier one, which is closed."""
         with self._lock:
             before, self._stream = self._stream, stream
+            self.has_place = False
         if before is not None and before is not stream:
             before.close()
+
+    @property
+    def is_live(self) -> bool:
+        """Whether a stream of this viewer's holds a place."""
+        stream = self._stream
+        return self.has_place and stream is not None and not stream.is_ended
 
     @property
     def in_flight(self) -> int:
@@ -324,6 +355,9 @@ class Viewer:
         Returns:
             Waits, and gives what may be shown: uint8 [H, W, 3], BGR. Must be called, once.
         """
+        if not (self.has_place or self._may_stream(self)):
+            height, width = image.shape[:2]
+            return lambda: slate(height, width, FULL_SENTENCE)
         if self._choices.is_mirrored:
             image = np.asarray(cv2.flip(image, 1), np.uint8)
         shown = self.pipeline.start(image, captured_s)
@@ -344,7 +378,7 @@ class Viewer:
 
 @dataclass(slots=True)
 class ViewerRegistry:
-    """The viewers of one server, at most `most` at the same time. Thread-safe."""
+    """The viewers of one server, of whom `most` may stream at the same time; idle pages take no place. Thread-safe."""
 
     most: int
     _taken: dict[str, Viewer] = field(default_factory=dict[str, Viewer])
@@ -358,20 +392,24 @@ class ViewerRegistry:
         consent: ConsentChecker | None = None,
         personas: Iterable[PersonaInfo] = (),
     ) -> Viewer:
-        """Admit a new viewer; the arguments are `Viewer`'s.
-
-        Raises:
-            ServerFullError: every place is taken.
-        """
+        """Admit a new viewer; the arguments are `Viewer`'s."""
+        viewer = Viewer(model, choices, overlays, consent, personas, self._take_place)
         with self._lock:
-            if len(self._taken) >= self.most:
-                raise ServerFullError(
-                    f"All {self.most} places are taken at the moment. Yours is free as soon as somebody closes "
-                    "their page: wait a little, then reload."
-                )
-            viewer = Viewer(model, choices, overlays, consent, personas)
             self._taken[viewer.token] = viewer
-            return viewer
+        return viewer
+
+    def is_full_for(self, viewer: Viewer) -> bool:
+        """Whether others stream in all places, so that a start of this viewer's would be covered."""
+        with self._lock:
+            return self._others_live(viewer) >= self.most
+
+    def _take_place(self, viewer: Viewer) -> bool:
+        with self._lock:
+            viewer.has_place = self._others_live(viewer) < self.most
+            return viewer.has_place
+
+    def _others_live(self, viewer: Viewer) -> int:
+        return sum(other.is_live for other in self._taken.values() if other is not viewer)
 
     def find(self, token: str) -> Viewer | None:
         """The viewer of that token."""
@@ -391,7 +429,3 @@ class ViewerRegistry:
 
     def __len__(self) -> int:
         return len(self._taken)
-
-
-class ServerFullError(RuntimeError):
-    """There is no place for another viewer; says so politely."""

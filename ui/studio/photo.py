@@ -16,7 +16,7 @@ from training.reenact import DriverFinder
 from understudy.media.guard import IMAGE_EXTENSIONS, read_upload_frames, read_upload_image
 from understudy.vision.face import AlignedFace
 from understudy.vision.pose import head_pose
-from understudy.vision.reenact import ReferenceFace
+from understudy.vision.reenact import ReferenceFace, reference_face
 
 _LOOK_EVERY_S = 0.25
 _MOST_LOOKS = 60
@@ -78,7 +78,7 @@ def read_photo(upload: Path) -> PersonaPhoto:
     else:
         with closing(read_upload_frames(upload)) as frames:
             photo, face = best_picture(frames)
-    return PersonaPhoto(photo, ReferenceFace(face.crop, face.mesh))
+    return PersonaPhoto(photo, reference_face(photo, face.face))
 
 
 def best_picture(frames: Iterable[tuple[float, Image]]) -> tuple[Image, AlignedFace]:

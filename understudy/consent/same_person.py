@@ -14,12 +14,12 @@ from understudy.consent.check import check_same_person, hash_files
 from understudy.consent.record import ConsentRecord
 from understudy.faceset.entry import FaceEntry
 from understudy.faceset.faceset import Faceset
+from understudy.media.limits import IMAGE_EXTENSIONS
 from understudy.vision.detect import FaceDetector
 from understudy.vision.embedding import Embedder, SFaceEmbedder
 from understudy.vision.face import Face
 
 SAMPLE = 24
-_PICTURES = (".png", ".jpg", ".jpeg")
 _FRONTAL_DEG = 35.0  # farther turned, one person's embeddings scatter as two persons' do
 _Shown = tuple[Image, Face]
 
@@ -56,7 +56,7 @@ def check_faceset(faceset: Faceset, record: ConsentRecord, embedder: Embedder | 
 
 def _listed_faces(folder: Path, record: ConsentRecord) -> list[_Shown]:
     """Return the largest face of every picture in a folder that the record lists."""
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in _PICTURES)
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_EXTENSIONS)
     listed = [path for path in paths if hash_files([path])[0] in record.consent.reference]
     detector, shown = FaceDetector() if listed else None, list[_Shown]()
     for path in listed:

@@ -18,7 +18,7 @@ from understudy.media.ahead import Ahead
 from understudy.media.clip import UnreadFrame, read_lazily
 from understudy.media.clip_gate import ClipGate, FrameOutcome, ScreenPolicy
 from understudy.media.encoding import CONTAINERS, Encoding, piece_suffix
-from understudy.media.guard import ANIMATION_KINDS
+from understudy.media.limits import ANIMATION_KINDS
 from understudy.media.resume import FrameCounts, PartialClip, Scene, beside, fingerprint
 from understudy.media.segment import ClipFormat, SegmentWriter, clip_format, even, join, publish, try_output
 from understudy.media.sound import SoundSource

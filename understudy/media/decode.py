@@ -21,7 +21,7 @@ import numpy as np
 
 from liveframe.frame import Image
 from understudy.media.colour import ColourTags, ToneMap, to_bgr
-from understudy.media.guard import ANIMATION_KINDS, IMAGE_KINDS, MediaError, MediaInfo, MediaLimits
+from understudy.media.limits import ANIMATION_KINDS, IMAGE_KINDS, MediaError, MediaInfo, MediaLimits
 from understudy.media.photo import check_pixels, decode_animation, decode_image, probe_picture
 
 if TYPE_CHECKING:

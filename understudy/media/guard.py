@@ -18,111 +18,49 @@ import threading
 import time
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from liveframe.errors import LiveframeError
 from liveframe.frame import Image
+from understudy.media.decode import probe
+from understudy.media.limits import (
+    EXTENSIONS,
+    IMAGE_EXTENSIONS,
+    MIB,
+    TRUSTED_LIMITS,
+    UPLOAD_LIMITS,
+    VIDEO_EXTENSIONS,
+    MediaError,
+    MediaInfo,
+    MediaLimits,
+)
 
-MIB = 1 << 20
+__all__ = [
+    "IMAGE_EXTENSIONS",
+    "TRUSTED_LIMITS",
+    "UPLOAD_LIMITS",
+    "VIDEO_EXTENSIONS",
+    "MediaError",
+    "MediaInfo",
+    "MediaLimits",
+    "check_first_bytes",
+    "check_media",
+    "probe_upload",
+    "read_upload_frames",
+    "read_upload_image",
+    "vet_upload",
+]
+
 _HEAD_BYTES = 4096
 _ZIP_TAIL_BYTES = 65_557  # an end-of-central-directory record and its longest comment
 _SCRIPT_MARKS = (b"<script", b"<html", b"<!doctype", b"<?php", b"<svg", b"%pdf-")
-# By kind: the extensions it may carry. Kinds are told apart by their first bytes alone.
-_EXTENSIONS = {
-    "jpeg": (".jpg", ".jpeg"),
-    "png": (".png",),
-    "webp": (".webp",),
-    "bmp": (".bmp",),
-    "heic": (".heic", ".heif", ".hif"),
-    "avif": (".avif",),
-    "mp4": (".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2"),
-    "matroska": (".webm", ".mkv"),
-    "avi": (".avi",),
-    "mpegts": (".ts", ".mts", ".m2ts"),
-    "mpeg": (".mpg", ".mpeg"),
-    "gif": (".gif",),
-    "animated png": (".png", ".apng"),
-    "animated webp": (".webp",),
-}
-IMAGE_KINDS = frozenset({"jpeg", "png", "webp", "bmp", "heic", "avif"})
-ANIMATION_KINDS = frozenset({"gif", "animated png", "animated webp"})
-IMAGE_EXTENSIONS = tuple(e for k, names in _EXTENSIONS.items() if k in IMAGE_KINDS for e in names)
-VIDEO_EXTENSIONS = tuple(
-    e for k, names in _EXTENSIONS.items() if k not in IMAGE_KINDS for e in names if e not in IMAGE_EXTENSIONS
-)
 _HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 _AVIF_BRANDS = frozenset({b"avif", b"avis"})
 _OLD_QUICKTIME_BOXES = frozenset({b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"})
 _TRANSPORT_PACKET_BYTES = (188, 192, 204)
-
-
-class MediaError(LiveframeError, ValueError):
-    """A picture or clip is refused. The message is a sentence for the person who chose it."""
-
-
-@dataclass(frozen=True, slots=True)
-class MediaLimits:
-    """How large a picture or clip may be.
-
-    Attributes:
-        max_bytes: size of the file.
-        max_image_pixels: width x height of a picture.
-        max_frame_pixels: width x height of a clip's frames.
-        max_frames: frames of a clip.
-        max_seconds: length of a clip.
-        max_wait_s: how long in all the parent waits for the decoding child.
-        max_memory_bytes: address space of the decoding child (where the system can limit it: not on Windows).
-    """
-
-    max_bytes: int = 50 * MIB
-    max_image_pixels: int = 50_000_000
-    max_frame_pixels: int = 3840 * 2160
-    max_frames: int = 18_000
-    max_seconds: float = 600.0
-    max_wait_s: float = 120.0
-    max_memory_bytes: int = 2048 * MIB
-
-
-UPLOAD_LIMITS = MediaLimits()
-TRUSTED_LIMITS = MediaLimits(
-    max_bytes=32 * 1024 * MIB,
-    max_image_pixels=80_000_000,
-    max_frame_pixels=7680 * 4320,
-    max_frames=2_000_000,
-    max_seconds=6 * 3600.0,
-    max_wait_s=6 * 3600.0,
-    max_memory_bytes=8192 * MIB,
-)
-
-
-@dataclass(frozen=True, slots=True)
-class MediaInfo:
-    """What a file says it is.
-
-    Attributes:
-        kind: a picture's ("jpeg", "png", "webp", "bmp", "heic", "avif"), an animation's ("gif", "animated png",
-            "animated webp") or a clip's ("mp4", also of QuickTime and 3GP; "matroska", also of WebM; "avi", "mpegts",
-            "mpeg").
-        width: px, as stored, before any rotation.
-        height: px, as stored.
-        frames: 1 for a picture; for a clip as declared, or as counted by `vet_upload`; 0 when unknown.
-        seconds: length of a clip; 0.0 for a picture or when unknown.
-    """
-
-    kind: str
-    width: int
-    height: int
-    frames: int = 1
-    seconds: float = 0.0
-
-    @property
-    def is_video(self) -> bool:
-        """Whether it is a clip."""
-        return self.kind not in IMAGE_KINDS
 
 
 def check_media(path: Path, limits: MediaLimits = TRUSTED_LIMITS) -> MediaInfo:
@@ -139,8 +77,6 @@ def check_media(path: Path, limits: MediaLimits = TRUSTED_LIMITS) -> MediaInfo:
         MediaError: missing, empty, of an unknown or other kind than its name says, also something else
             (a polyglot), too large, or unreadable.
     """
-    from understudy.media.decode import probe
-
     kind = check_first_bytes(path, limits)
     return probe(path, kind, limits)
 
@@ -238,9 +174,9 @@ def check_first_bytes(path: Path, limits: MediaLimits) -> str:
     if kind is None:
         known = "JPEG, PNG, WebP, HEIC, AVIF, BMP, GIF, MP4, MOV, WebM, MKV, AVI, 3GP, TS or MPEG"
         raise MediaError(f"'{path.name}' must be {known}, but its first bytes are none of these. Convert it first.")
-    if path.suffix.lower() not in _EXTENSIONS[kind]:
+    if path.suffix.lower() not in EXTENSIONS[kind]:
         raise MediaError(
-            f"'{path.name}' must end in {' or '.join(_EXTENSIONS[kind])}, since its content is {kind}. "
+            f"'{path.name}' must end in {' or '.join(EXTENSIONS[kind])}, since its content is {kind}. "
             "Rename it, or export it again from its source."
         )
     _refuse_polyglot(path, head, tail)

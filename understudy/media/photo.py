@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from liveframe.frame import Image
-from understudy.media.guard import ANIMATION_KINDS, IMAGE_KINDS, TRUSTED_LIMITS, MediaError, MediaInfo, MediaLimits
+from understudy.media.limits import ANIMATION_KINDS, IMAGE_KINDS, TRUSTED_LIMITS, MediaError, MediaInfo, MediaLimits
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture

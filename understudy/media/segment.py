@@ -22,7 +22,7 @@ from understudy.media.clip import describe
 from understudy.media.colour import LIMITED, ColourTags, from_bgr
 from understudy.media.decode import Note, file_address, ignore_note, open_clip, video_stream
 from understudy.media.encoding import Encoding, piece_suffix, pixel_format
-from understudy.media.guard import ANIMATION_KINDS
+from understudy.media.limits import ANIMATION_KINDS
 from understudy.media.photo import animation_times_ms
 from understudy.media.sound import SoundSource, add_sound
 

@@ -22,10 +22,11 @@ from typing import Any
 
 from liveframe.errors import LiveframeError
 from understudy.consent.trust_store import trust_folder
+from understudy.media.limits import CLIP_RESULTS, EXTENSIONS
 from understudy.provenance.certificates import SigningIdentity, development_identity, read_identity
 from understudy.provenance.xmp import DIGITAL_SOURCE_TYPE, with_metadata
 
-SIGNED_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".mp4", ".m4v", ".mov", ".webm")
+SIGNED_SUFFIXES = (*EXTENSIONS["jpeg"], ".png", ".webp", ".gif", *CLIP_RESULTS, ".webm")
 _UNMARKED = (".gif", ".webm")  # no place for XMP that tools read: the manifest alone says it
 _DETACHED = {".webm": "video/webm"}  # cannot hold a manifest: it lies beside the file
 ASSERTION = "local.understudy.swap"
@@ -257,7 +258,7 @@ def _mark(path: Path, marked: Path) -> None:
         raise ValueError(f"it has over {_MAX_SIGNED_BYTES >> 30} GiB; convert it in parts")
     if suffix in _UNMARKED:
         shutil.copyfile(path, marked)
-    elif suffix in (".mp4", ".m4v", ".mov"):
+    elif suffix in CLIP_RESULTS:
         with path.open("rb") as file:
             head = file.read(8)
         shutil.copyfile(path, marked)

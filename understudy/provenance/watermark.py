@@ -10,15 +10,11 @@ It survives accidents (codecs, rescaling, mirroring, a small crop), not adversar
 `python -m understudy.watermark detect CLIP` looks for it in a recording.
 """
 
-import argparse
 import hashlib
 import hmac
-import json
-import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -207,37 +203,3 @@ def hiding_places(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     _, rough = cv2.threshold(deviation, _SMOOTH_LEVELS, 0, cv2.THRESH_TOZERO)
     hiding = cv2.convertScaleAbs(rough, alpha=255 / _HIDDEN_LEVELS)
     return np.asarray(cv2.blur(hiding, (5, 5)), np.uint8)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="understudy.watermark", description="Look for the watermark in recordings.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    detect = commands.add_parser("detect", help="exit status 0: found; 1: not found; 2: could not be read")
-    detect.add_argument("clip", type=Path, help="a recording or a picture")
-    detect.add_argument("--key-file", type=Path, help="the operator's secret key; the public one where left out")
-    detect.add_argument("--frames", type=int, default=60, help="how many to look at, spread over the clip (60)")
-    detect.add_argument("--json", action="store_true", help="print one JSON object")
-    return parser
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
-    from understudy.media.guard import MediaError
-    from understudy.provenance.watermark_detector import detect_file
-
-    options = _parser().parse_args(arguments)
-    try:
-        key = options.key_file.read_bytes().strip() if options.key_file else DEFAULT_KEY
-        found = detect_file(options.clip, key, options.frames)
-    except (MediaError, OSError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    if options.json:
-        print(json.dumps(found.to_json() | {"clip": str(options.clip)}))
-    else:
-        print(f"{options.clip.name}: {found.describe()}")
-    return 0 if found.is_found else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

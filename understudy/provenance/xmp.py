@@ -8,6 +8,8 @@ import struct
 import zlib
 from uuid import UUID
 
+from understudy.media.limits import CLIP_RESULTS, EXTENSIONS
+
 DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
 _JPEG_HEAD = b"http://ns.adobe.com/xap/1.0/\0"
 _PNG_SIGNATURE_BYTES = 8
@@ -34,13 +36,13 @@ def with_metadata(content: bytes, suffix: str) -> bytes:
     """
     if _PACKET in content:
         return content
-    if suffix in (".jpg", ".jpeg") and content.startswith(b"\xff\xd8"):
+    if suffix in EXTENSIONS["jpeg"] and content.startswith(b"\xff\xd8"):
         return _into_jpeg(content)
     if suffix == ".png" and content.startswith(b"\x89PNG\r\n\x1a\n"):
         return _into_png(content)
     if suffix == ".webp" and content[8:12] == b"WEBP":
         return _into_webp(content)
-    if suffix in (".mp4", ".m4v", ".mov") and content[4:8] == b"ftyp":
+    if suffix in CLIP_RESULTS and content[4:8] == b"ftyp":
         box = b"uuid" + _MP4_UUID + _PACKET
         return content + struct.pack(">I", 4 + len(box)) + box
     raise ValueError(

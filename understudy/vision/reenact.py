@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.vision.align import mean_mesh
-from understudy.vision.face import MESH_POINTS, Crop, Points
+from understudy.vision.align import align, mean_mesh
+from understudy.vision.face import MESH_POINTS, Crop, Face, Points
 from understudy.vision.mesh import (
     FACE_OVAL,
     INNER_MOUTH,
@@ -34,6 +34,9 @@ _SUBPIXEL_BITS = 4
 _POINTS_BETWEEN = 32
 # The inner mouth and the eyes, as rings of points.
 _DRIVER_PARTS = tuple(np.array(ring) for ring in (INNER_MOUTH, RIGHT_EYE, LEFT_EYE))
+# Sides of references; the larger one where the picture has two thirds of its pixels or more.
+REFERENCE_PX = (256, 512)
+_LARGE_ENOUGH = 0.75
 # Where no triangle lies, every pixel comes from here.
 _NOWHERE = np.array([[0, 0, -1e4, 0, 0, -1e4]], np.float32)
 
@@ -49,6 +52,23 @@ class ReferenceFace:
 
     image: Crop
     mesh: Points
+
+
+def reference_face(image: NDArray[np.uint8], face: Face) -> ReferenceFace:
+    """Return a face as a reference: as large as its picture has it, 256 or 512 px.
+
+    Args:
+        image: uint8 [H, W, 3], BGR; left as it is.
+        face: with its mesh.
+
+    Raises:
+        ValueError: the face has no mesh.
+    """
+    aligned = align(image, face, REFERENCE_PX[0])
+    zoom = float(np.hypot(aligned.frame_to_crop[0, 0], aligned.frame_to_crop[1, 0]))
+    if zoom < _LARGE_ENOUGH:
+        aligned = align(image, face, REFERENCE_PX[1])
+    return ReferenceFace(aligned.crop, aligned.mesh)
 
 
 @cache

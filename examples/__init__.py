@@ -1,0 +1,1 @@
+"""Screenfuls that run; the tests run them."""
