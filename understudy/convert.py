@@ -336,7 +336,7 @@ def _tell_report(report: ConvertReport) -> None:
     print(f"{report.target}: {report.tally.frames} frames in {report.seconds:.1f} s; {_describe(report.tally)}")
     for scene in report.scenes[:_MOST_SCENES]:
         reason = f": {scene.reason}" if scene.reason else ""
-        print(f"  {scene.start_s:.2f} s to {scene.end_s:.2f} s: {scene.frames} {scene.fate}{reason}")
+        print(f"  {scene.start_s:.2f} s to {scene.end_s:.2f} s: {scene.frames} {scene.outcome}{reason}")
     if len(report.scenes) > _MOST_SCENES:
         print(f"  and {len(report.scenes) - _MOST_SCENES} more scenes like these.")
 

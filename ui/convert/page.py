@@ -329,8 +329,8 @@ def _show_outcome(entry: ClipEntry) -> None:
         if look:
             picture.image(look, width="stretch", alt=f"Scene {place + 1}")
         span = f"{scene['start_s']:.1f} s to {scene['end_s']:.1f} s"
-        words.caption(f"{span}: {scene['frames']} pictures {scene['fate']}. {scene['reason']}")
-    if any(scene["fate"] == "covered" for scene in scenes):
+        words.caption(f"{span}: {scene['frames']} pictures {scene['outcome']}. {scene['reason']}")
+    if any(scene["outcome"] == "covered" for scene in scenes):
         st.button(
             "Convert again, keeping pictures without a face",
             key=f"again-{entry.job_id}",
