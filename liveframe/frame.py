@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from liveframe.errors import FrameError
 
 Image = NDArray[np.uint8]
+Box = NDArray[np.float32]
+"""float32 [4], xyxy, px."""
 
 
 def check_image(image: Image, what: str = "frame") -> None:
@@ -58,6 +60,10 @@ class FrameResult:
             means that the image may show what must not be seen: the gate covers it.
         stages_ms: milliseconds by stage, in the order they ran.
         note: a sentence for the viewer, empty when there is nothing to say.
+        personas: names of those who were really painted into the image, each once; not of those who were chosen.
+        regions: boxes of what was replaced, where the viewer wants the rest left as it is; None: all that was seen
+            should have been replaced.
+        is_mixed: whether so little was replaced, by the viewer's own choice, that who was filmed may be recognised.
     """
 
     image: Image
@@ -66,6 +72,9 @@ class FrameResult:
     subjects_done: int
     stages_ms: Mapping[str, float] = field(default_factory=dict[str, float])
     note: str = ""
+    personas: tuple[str, ...] = ()
+    is_mixed: bool = False
+    regions: tuple[Box, ...] | None = None
 
     @property
     def is_complete(self) -> bool:

@@ -15,6 +15,7 @@ from liveframe.breaker import Breaker, BreakerPolicy
 from liveframe.cover import SLATE_SIZE, CoverStyle, blur_cover, slate
 from liveframe.errors import FrameError, LiveframeError
 from liveframe.frame import Frame, FrameResult, Image, check_image
+from liveframe.sentinel import Watch
 
 Paint = Callable[[Image], Image]
 """Paints on a picture before it leaves (a label, a watermark). It may paint in place and return
@@ -46,6 +47,8 @@ class Shown:
         source_index: the frame whose content it shows; older than index when held, -1 for a cover without one.
         captured_s: when the answered frame was captured, time.monotonic() seconds.
         note: a sentence for the viewer, empty when there is nothing to say.
+        personas: names of those who are to be seen in the image; consent, recordings and claims go by them.
+        is_mixed: whether who was filmed may be recognised in it, by the viewer's own choice.
     """
 
     image: Image
@@ -54,6 +57,8 @@ class Shown:
     source_index: int
     captured_s: float
     note: str = ""
+    personas: tuple[str, ...] = ()
+    is_mixed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,12 @@ class _Good:
     image: Image
     index: int
     shown_s: float
+    personas: tuple[str, ...]
+    is_mixed: bool
+
+    def again(self, frame: Frame, state: ShownState, note: str) -> Shown:
+        """Show it in the place of a frame."""
+        return Shown(self.image, state, frame.index, self.index, frame.captured_s, note, self.personas, self.is_mixed)
 
 
 class Gate:
@@ -104,9 +115,11 @@ class Gate:
         policy: GatePolicy | None = None,
         overlays: Sequence[Paint] = (),
         clock: Callable[[], float] = time.monotonic,
+        watch: Watch | None = None,
     ) -> None:
         self._policy = policy or GatePolicy()
         self._overlays = tuple(overlays)
+        self._watch = watch
         self._clock = clock
         self._lock = threading.Lock()
         self.breaker = Breaker(self._policy.breaker, clock)
@@ -224,20 +237,25 @@ class Gate:
         if not result.is_complete:
             self._count("incomplete")
             return self._hold_or_cover(frame, result.note or "Not everything could be replaced in this picture.")
+        suspicion = self._watch(frame, image, result) if self._watch is not None else ""
+        if suspicion:
+            self._count("suspected")
+            with self._lock:
+                self._good = None  # it may show what was seen now
+            return self._covered(frame, suspicion)
         image = self._painted(image)
         with self._lock:
-            is_blocked = bool(self._block)
-            if not is_blocked:
+            if not self._block:
                 now_s = self._clock()
-                self._good, self._hold_ends_s = _Good(image, frame.index, now_s), now_s + self._policy.hold_s
-        if is_blocked:
-            return self._covered(frame, self._block)
-        return Shown(image, ShownState.SWAPPED, frame.index, frame.index, frame.captured_s, result.note)
+                good = self._good = _Good(image, frame.index, now_s, result.personas, result.is_mixed)
+                self._hold_ends_s = now_s + self._policy.hold_s
+                return good.again(frame, ShownState.SWAPPED, result.note)
+        return self._covered(frame, self._block)
 
     def _hold_or_cover(self, frame: Frame, note: str) -> Shown:
         good = self._fitting(frame)
         if good is not None and self._clock() <= self._hold_ends_s:
-            return Shown(good.image, ShownState.HELD, frame.index, good.index, frame.captured_s, note)
+            return good.again(frame, ShownState.HELD, note)
         return self._covered(frame, note)
 
     def _covered(self, frame: Frame, note: str) -> Shown:
@@ -246,7 +264,7 @@ class Gate:
         if style is CoverStyle.HOLD:
             good = self._fitting(frame)
             if good is not None and self._clock() - good.shown_s <= self._policy.freeze_s:
-                return Shown(good.image, ShownState.COVERED, frame.index, good.index, frame.captured_s, note)
+                return good.again(frame, ShownState.COVERED, note)
         if style is not CoverStyle.BLUR:
             return self._card(frame, note or "The picture is covered.")
         image = self._painted(blur_cover(frame.image))

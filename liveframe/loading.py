@@ -32,6 +32,7 @@ class Loading:
         trial: Frame | None,
         configure: Configure,
         on_done: Callable[["Loading", FrameSession | None, BaseException | None], None],
+        future: Future[None] | None = None,
     ) -> None:
         """Start.
 
@@ -40,10 +41,11 @@ class Loading:
             trial: a frame that a throw-away session must answer in form, or None for no trial.
             configure: gives a new session the viewer's settings.
             on_done: called on the loading thread with the opened session, or with the error.
+            future: who waits for it already; a new one where nobody does.
         """
         self.model = model
         self.started_s = time.monotonic()
-        self.future: Future[None] = Future()
+        self.future = future or Future[None]()
         self._trial = trial
         self._configure = configure
         self._on_done = on_done
@@ -61,11 +63,7 @@ class Loading:
 
     def resolve(self, error: BaseException | None = None) -> None:
         """Tell whoever waits on the future. Safe to call twice: the first word counts."""
-        with contextlib.suppress(Exception):
-            if error is None:
-                self.future.set_result(None)
-            else:
-                self.future.set_exception(error)
+        resolve(self.future, error)
 
     def _run(self) -> None:
         try:
@@ -87,6 +85,15 @@ class Loading:
             verified_copy(frame, session.process(frame))
         finally:
             close_session(session)
+
+
+def resolve(future: Future[None], error: BaseException | None = None) -> None:
+    """Tell whoever waits on a future. Safe to call twice: the first word counts."""
+    with contextlib.suppress(Exception):
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(error)
 
 
 def trial_frame(last: Frame | None) -> Frame:

@@ -12,9 +12,10 @@ from liveframe.cover import CoverStyle
 from liveframe.errors import ModelError
 from liveframe.frame import Frame, FrameResult, Image
 from liveframe.gate import Gate, Paint, Shown, ShownState
-from liveframe.loading import Configure, Loading, as_model_error, trial_frame
+from liveframe.loading import Configure, Loading, as_model_error, resolve, trial_frame
 from liveframe.model import FrameModel, FrameSession
 from liveframe.policy import PipelinePolicy
+from liveframe.sentinel import Inspect, Sentinel
 from liveframe.stats import Meter, Phase, PipelineStats, Rate
 from liveframe.turnstile import OrderedExit
 from liveframe.worker import Ticket, Worker, close_session
@@ -24,6 +25,7 @@ Tap = Callable[[Shown], None]
 
 _TURN_GRACE_S = 0.05
 _LOADING = "The model is loading."
+_OUTDATED = "Another model was asked for before this one was ready."
 _STUCK = "The model hangs; it is being replaced by a fresh session."
 
 
@@ -48,6 +50,7 @@ class FramePipeline:
         *,
         overlays: Sequence[Paint] = (),
         configure: Configure | None = None,
+        inspect: Inspect | None = None,
     ) -> None:
         """Start; the model warms up in the background, frames are covered until it is ready.
 
@@ -56,9 +59,12 @@ class FramePipeline:
             policy: limits; the defaults suit live video.
             overlays: painted on everything that leaves (label, watermark), but for a pass-through.
             configure: gives every new session the viewer's settings; see `configure`.
+            inspect: a slow look for the filmed face in what is shown; what it sees is covered. None: nobody looks.
         """
         self._policy = policy or PipelinePolicy()
-        self._gate = Gate(self._policy.gate, overlays)
+        self._sentinel = Sentinel(inspect) if inspect is not None else None
+        watch = self._sentinel.watch if self._sentinel is not None else None
+        self._gate = Gate(self._policy.gate, overlays, watch=watch)
         self._meter = Meter()
         self._rate_in, self._rate_out = Rate(), Rate()
         self._turns = OrderedExit()
@@ -68,6 +74,7 @@ class FramePipeline:
         self._model = model
         self._worker: Worker | None = None
         self._loading: Loading | None = None
+        self._wanted: tuple[FrameModel, Future[None]] | None = None  # waits until fewer models are on their way
         self._abandoned: list[Worker | Loading] = []
         self._last_frame: Frame | None = None
         self._last_shown: Shown | None = None
@@ -193,7 +200,8 @@ class FramePipeline:
         """Bring another model up in the background and switch to it between two frames.
 
         The running model serves until the new one is warm and has answered a trial frame in
-        form. When that fails the old one stays.
+        form. When that fails the old one stays. The newest choice wins: where too many are on their way already, it
+        waits until one of them ends, and one that waited before it is given up.
 
         Returns:
             A future: None once the new model serves, or the ModelError that prevented it.
@@ -203,11 +211,37 @@ class FramePipeline:
                 refused: Future[None] = Future()
                 refused.set_exception(ModelError("The pipeline is closed. Open another one."))
                 return refused
-            if len(self._hung()) >= self._policy.max_abandoned:
-                refused = Future()
-                refused.set_exception(ModelError("Too many models hang already. Restart the stream."))
-                return refused
-            return self._load(model, trial_frame(self._last_frame)).future
+            if len(self._hung()) < self._policy.max_abandoned:
+                return self._load(model, trial_frame(self._last_frame)).future
+            self._forget_wanted(_OUTDATED)
+            future: Future[None] = Future()
+            self._wanted = (model, future)
+            self._load_wanted()
+            return future
+
+    def _forget_wanted(self, sentence: str) -> None:
+        """Give up the model that waits for room, if any. The caller holds the lock."""
+        wanted, self._wanted = self._wanted, None
+        if wanted is not None:
+            resolve(wanted[1], ModelError(sentence))
+
+    def _load_wanted(self, ended: Loading | None = None) -> None:
+        """Bring up the model that waits, once there is room. The caller holds the lock.
+
+        Args:
+            ended: whose thread calls, and ends with this call.
+        """
+        if self._wanted is None or self._is_closed:
+            return
+        left = [each for each in self._hung() if each is not ended]
+        if len(left) < self._policy.max_abandoned:
+            (model, future), self._wanted = self._wanted, None
+            self._load(model, trial_frame(self._last_frame), future)
+        elif not any(isinstance(each, Loading) and not self._is_stuck(each) for each in left):
+            self._forget_wanted("Too many models hang already. Restart the stream.")
+
+    def _is_stuck(self, loading: Loading) -> bool:
+        return time.monotonic() - loading.started_s > self._policy.load_s
 
     def configure(self, action: Configure) -> None:
         """Run an action on the session now, and on every session opened later, in place of the earlier action.
@@ -220,11 +254,12 @@ class FramePipeline:
         if worker is not None:
             action(worker.session)
 
-    def _load(self, model: FrameModel, trial: Frame | None) -> Loading:
-        """Start to bring a model up; an earlier attempt is left behind. The caller holds the lock."""
+    def _load(self, model: FrameModel, trial: Frame | None, future: Future[None] | None = None) -> Loading:
+        """Start to bring a model up; earlier attempts are left behind. The caller holds the lock."""
+        self._forget_wanted(_OUTDATED)
         if self._loading is not None:
-            self._abandon_loading("Another model was asked for before this one was ready.")
-        self._loading = Loading(model, trial, self._configure_new, self._loaded)
+            self._abandon_loading(_OUTDATED)
+        self._loading = Loading(model, trial, self._configure_new, self._loaded, future)
         return self._loading
 
     def _configure_new(self, session: FrameSession) -> None:
@@ -241,6 +276,7 @@ class FramePipeline:
                     self._install(loading.model, session)
                 else:
                     self._retry_s = time.monotonic() + self._policy.gate.breaker.open_s
+            self._load_wanted(loading)
         if error is not None:
             if is_current:
                 self._gate.note_error(error)
@@ -270,8 +306,9 @@ class FramePipeline:
         if worker is not None and worker.oldest_age_s() > self._policy.hang_s:
             self._leave_behind(worker)
             self._gate.note_error(ModelError(_STUCK))
-        if loading is not None and time.monotonic() - loading.started_s > self._policy.load_s:
+        if loading is not None and self._is_stuck(loading):
             self._abandon_loading(f"The model took longer than {self._policy.load_s:g} s to warm up.")
+        self._load_wanted()
         is_missing = self._worker is None and self._loading is None
         if is_missing and time.monotonic() >= self._retry_s and len(self._hung()) < self._policy.max_abandoned:
             self._load(self._model, trial=None)
@@ -346,6 +383,7 @@ class FramePipeline:
                 covered=counts.get("covered", 0),
                 off=counts.get("off", 0),
                 incomplete=counts.get("incomplete", 0),
+                suspected=counts.get("suspected", 0),
                 drops=self._drops,
                 late=self._late,
                 errors=errors,
@@ -355,6 +393,8 @@ class FramePipeline:
                 stages=stages,
                 note=shown.note if shown is not None else _LOADING,
                 last_error=last_error,
+                personas=shown.personas if shown is not None else (),
+                is_mixed=shown is not None and shown.is_mixed,
             )
 
     def _phase(self) -> Phase:
@@ -379,11 +419,14 @@ class FramePipeline:
             self._gate.block("The stream is closed.")
             if self._worker is not None:
                 self._leave_behind(self._worker)
+            self._forget_wanted("The pipeline was closed.")
             self._abandon_loading("The pipeline was closed.")
             self._tap = None
             left = self._hung()
         until_s = time.monotonic() + timeout_s
         ended = [hung.join(until_s - time.monotonic()) for hung in left]
+        if self._sentinel is not None:
+            ended.append(self._sentinel.close(until_s - time.monotonic()))
         return all(ended)
 
     def __enter__(self) -> Self:

@@ -43,6 +43,7 @@ class PipelineStats:
         fps_out: frames per second that left with fresh content (swapped or off).
         swapped, held, covered, off: frames that left, by what they were.
         incomplete: answers in which a subject was missed; they were held or covered.
+        suspected: answers that were covered because a slow, independent look saw the filmed face in one of them.
         drops: frames that a newer one displaced before the model saw them.
         late: answers that came after their deadline and were thrown away.
         errors: errors by type.
@@ -52,6 +53,8 @@ class PipelineStats:
         stages: latency by stage; "queue", "model" and "total" are the pipeline's own.
         note: the last sentence for the viewer, empty when all is well.
         last_error: the last error's sentence.
+        personas: names of those who were to be seen last.
+        is_mixed: whether the filmed face may be recognised in what was shown last, by the viewer's own choice.
     """
 
     state: ShownState
@@ -64,6 +67,7 @@ class PipelineStats:
     covered: int
     off: int
     incomplete: int
+    suspected: int
     drops: int
     late: int
     errors: Mapping[str, int]
@@ -73,6 +77,8 @@ class PipelineStats:
     stages: Mapping[str, StageTime]
     note: str
     last_error: str
+    personas: tuple[str, ...] = ()
+    is_mixed: bool = False
 
 
 class Rate:

@@ -1,10 +1,10 @@
-"""What a step's code is: the modules it can reach within this repository, by their imports, and the lock file."""
+"""What a step's code is: the modules it can reach within this repository, the data beside them, and the lock file."""
 
 from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -14,16 +14,26 @@ PACKAGES = ("liveframe", "understudy", "training", "serving", "pipelines")
 def code_digest(modules: Sequence[str], root: Path = ROOT) -> str:
     """Return the SHA-256 of modules, of all that they import (at any depth, in functions too), and of uv.lock.
 
+    Data that lies in the modules' folders (a mean mesh, release keys, gates) is part of the code.
+
     Args:
         modules: dotted names, such as "training.extract".
         root: the folder that the packages lie in.
     """
     digest = hashlib.sha256()
     lock = root / "uv.lock"
-    for path in [*sorted(reachable(modules, root)), *([lock] if lock.is_file() else [])]:
+    files = reachable(modules, root)
+    for path in [*sorted(files | _data_beside(files)), *([lock] if lock.is_file() else [])]:
         digest.update(f"{path.relative_to(root)} ".encode())
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
+
+
+def _data_beside(files: Iterable[Path]) -> set[Path]:
+    """Return the files that packages ship in these modules' folders and that are no code."""
+    folders = {path.parent for path in files}
+    inside = (path for folder in folders for path in folder.iterdir())
+    return {path for path in inside if path.is_file() and path.suffix not in (".py", ".pyc") and path.name[0] != "."}
 
 
 def reachable(modules: Sequence[str], root: Path = ROOT) -> set[Path]:

@@ -77,6 +77,7 @@ def run_step(
     cache: Path | None,
     work: Callable[[Path], None],
     still_holds: Callable[[Path], bool] = lambda _: True,
+    check: Callable[[], None] = lambda: None,
 ) -> StepRun:
     """Do a step, or take what it made the last time.
 
@@ -86,10 +87,13 @@ def run_step(
         cache: where results are kept; None keeps none, and the step always runs.
         work: makes the result in the folder that it is given.
         still_holds: whether an earlier result is still true of the world outside, such as a registry.
+        check: asks, at every run and before anything is done or taken, whether the step may be done at all: whether
+            consent still covers it. It raises where not.
 
     Raises:
         LockedError: another run does the same step with the same inputs now.
     """
+    check()
     if cache is None:
         return _run_uncached(step, out, work)
     parts = step.parts()

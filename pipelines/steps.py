@@ -94,6 +94,12 @@ def reenact(
             given |= {"--personas": local(composites), "--faces": local(faces)}
         run(parser().parse_args([str(word) for option in given.items() for word in option]))
 
+    def check() -> None:
+        from training.reenact import consented_photo
+
+        if persona:
+            consented_photo(local(photo), persona, local(consent), local(trust))
+
     if bool(persona) == bool(composites):
         raise ReleaseError("A release must be of one photo persona or of composites. Give --persona or --composites.")
     inputs = {
@@ -110,7 +116,7 @@ def reenact(
         {"persona": persona, "frames_per_clip": frames_per_clip},
         is_resumable=True,
     )
-    return run_step(step, local(out), _cache(cache), work)
+    return run_step(step, local(out), _cache(cache), work, check=check)
 
 
 # ---- the model -------------------------------------------------------------------------------------------------
@@ -139,18 +145,28 @@ def train(
         from understudy.consent.trust_store import TrustStore
 
         track(tracking, model)
-        fixed = {"name": model, "pairs": str(local(pairs)), "out": str(folder), "tracking": tracking}
-        given = [*overrides, *(f"{key}={json.dumps(value)}" for key, value in fixed.items())]
-        training = Training(load_config(local(config), given), local(trust))
+        training = Training(load_config(local(config), given(folder)), local(trust))
         with training.tracker.run():
             training.run()
             export_bundle(training, folder / BUNDLE, TrustStore(local(trust)))
+
+    def check() -> None:
+        from training.data.pairs import PairedFaceset
+        from training.model.config import load_config
+
+        faceset = PairedFaceset(local(pairs))
+        for name in load_config(local(config), given(local(out))).personas or faceset.personas:
+            faceset.check_consent(name, local(trust))
+
+    def given(folder: Path) -> list[str]:
+        fixed = {"name": model, "pairs": str(local(pairs)), "out": str(folder), "tracking": tracking}
+        return [*overrides, *(f"{key}={json.dumps(value)}" for key, value in fixed.items())]
 
     inputs = {"pairs": [local(pairs)], "config": [local(config)]}
     settings = {"overrides": list(overrides), "model": model}
     modules = ("training.train", "training.export")
     step = Step("train", modules, inputs, settings, is_resumable=True)
-    return run_step(step, local(out), _cache(cache), work)
+    return run_step(step, local(out), _cache(cache), work, check=check)
 
 
 def evaluate(
@@ -265,10 +281,22 @@ def promote(
             sentences = " ".join(verdict.sentence for verdict in decision.failed)
             raise ReleaseError(f"Version {decision.candidate} of {model} was not promoted. {sentences}")
 
+    def still_holds(folder: Path) -> bool:
+        """Whether the version is sound and consent still covers it; where not, the gates are asked again and say so."""
+        from pipelines.promote import check_bundle
+        from pipelines.registry import Registry
+        from understudy.consent.trust_store import TrustStore
+
+        track(tracking, model)
+        number = int(json.loads((local(version) / VERSION).read_bytes())["version"])
+        verdicts, _ = check_bundle(Registry(model).uri(number), TrustStore(local(trust)).read())
+        return all(verdict.is_passed for verdict in verdicts)
+
     clips, wanted = [local(clip) for clip in held_out], local(gates) if gates else DEFAULT_GATES
     inputs = {"version": [local(version) / VERSION], "held-out clips": clips, "gates": [wanted]}
     settings = {"every": every, "frames": frames, "tracking": tracking, "model": model}
-    return run_step(Step("promote", ("pipelines.promote",), inputs, settings), local(out), _cache(cache), work)
+    step = Step("promote", ("pipelines.promote",), inputs, settings)
+    return run_step(step, local(out), _cache(cache), work, still_holds)
 
 
 # ---- the cloud -------------------------------------------------------------------------------------------------

@@ -11,13 +11,13 @@ where it stopped.
 """
 
 import argparse
+import hashlib
 import os
 import random
 import sys
 import tomllib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +27,24 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from training.data.classic import Facesets, best_stills
-from training.data.pairs import CANVAS_PX, CROP_PX, MARGIN_PX, PairedFaceset, PairsError, canvas_matrix
+from training.data.drivers import (
+    CANVAS_PX,
+    CROP_PX,
+    MARGIN_PX,
+    DriverFinder,
+    DriversError,
+    collect,
+    list_drivers,
+    open_crops,
+)
+from training.data.pairs import PairedFaceset, PairsError
 from understudy.consent.check import check, hash_files, read_record, write_record
 from understudy.consent.record import ConsentError
 from understudy.consent.trust_store import TrustStore, trust_folder
 from understudy.draw.contact_sheet import labelled
-from understudy.faceset.faceset import Faceset
-from understudy.vision.align import align, transform
-from understudy.vision.detect import FaceDetector
+from understudy.media.limits import IMAGE_EXTENSIONS
 from understudy.vision.embedding import SFaceEmbedder
 from understudy.vision.face import AlignedFace, Points
-from understudy.vision.mesh import FaceMesh
 from understudy.vision.reenact import (
     ReferenceFace,
     attention_map,
@@ -48,37 +55,7 @@ from understudy.vision.reenact import (
     reference_face,
 )
 
-_PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
-_CLIPS = {".mp4", ".mov", ".mkv", ".webm", ".avi"}
 _CHUNK = 256
-
-
-class DriverFinder:
-    """Finds the largest face of a picture and fits its mesh."""
-
-    def __init__(self) -> None:
-        self._detector, self._mesh = FaceDetector(), FaceMesh()
-
-    def canvas(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Points] | None:
-        """Return the face on its canvas and the mesh there, or None where there is no clear face."""
-        mesh = self._fit(image)
-        if mesh is None:
-            return None
-        matrix = canvas_matrix(mesh)
-        flags = cv2.INTER_AREA if np.hypot(*matrix[0, :2]) < 1 else cv2.INTER_CUBIC
-        warped = cv2.warpAffine(image, matrix, (CANVAS_PX, CANVAS_PX), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
-        return warped, transform(mesh, matrix)  # type: ignore[return-value]
-
-    def aligned(self, image: NDArray[np.uint8], size: int = CROP_PX) -> AlignedFace | None:
-        """Return the face aligned, or None where there is no clear face."""
-        faces = self._detector.detect(image)
-        face = self._mesh.refine(image, faces[0]) if faces else None
-        return align(image, face, size) if face is not None and face.presence > 0.8 else None
-
-    def _fit(self, image: NDArray[np.uint8]) -> Points | None:
-        faces = self._detector.detect(image)
-        face = self._mesh.refine(image, faces[0]) if faces else None
-        return face.mesh if face is not None and face.presence > 0.8 else None
 
 
 # ---- stills ----------------------------------------------------------------------------------------------------
@@ -124,7 +101,7 @@ def most_alike(vectors: NDArray[np.float32], count: int) -> NDArray[np.intp]:
 
 def everybody(faces_root: Path, finder: DriverFinder, count: int = 320) -> ReferenceFace:
     """Return the composite of as many faces from every folder."""
-    folders = sorted({path.parent for path in faces_root.rglob("*") if path.suffix.lower() in _PICTURES})
+    folders = sorted({path.parent for path in faces_root.rglob("*") if path.suffix.lower() in IMAGE_EXTENSIONS})
     found = [
         finder.aligned(image)
         for folder in tqdm(folders, desc="average", unit="folder")
@@ -163,7 +140,7 @@ def photo_still(path: Path, finder: DriverFinder) -> ReferenceFace:
 
 
 def _some_pictures(folder: Path, limit: int) -> Iterator[NDArray[np.uint8]]:
-    paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in _PICTURES)
+    paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in IMAGE_EXTENSIONS)
     random.Random(2).shuffle(paths)
     for path in paths[:limit]:
         image = cv2.imread(str(path))
@@ -174,103 +151,33 @@ def _some_pictures(folder: Path, limit: int) -> Iterator[NDArray[np.uint8]]:
 # ---- drivers ---------------------------------------------------------------------------------------------------
 
 
-def list_drivers(inputs: list[Path], frames_per_clip: int, pictures: int) -> list[tuple[str, int]]:
-    """Return (file, frame index) of every driver: pictures spread over folders, frames spread over clips.
+def write_drivers(root: Path, wanted: Sequence[tuple[Path, int]], finder: DriverFinder) -> PairedFaceset:
+    """Find each driver's face, and write crops, masks and attention maps; what shows no face is left out.
 
-    Of a faceset (training.extract), the frames whose faces it kept.
-    """
-    facesets = [given for given in inputs if (given / "faceset.json").is_file()]
-    others = [given for given in inputs if given not in facesets]
-    paths = sorted(p for given in others for p in ([given] if given.is_file() else given.rglob("*")))
-    by_folder: dict[Path, list[Path]] = {}
-    for path in paths:
-        if path.suffix.lower() in _PICTURES and not (path.parent / "faceset.json").is_file():  # not a faceset's sheets
-            by_folder.setdefault(path.parent, []).append(path)
-    drivers = [(str(path), 0) for path in _spread(list(by_folder.values()), pictures)]
-    for path in paths:
-        if path.suffix.lower() in _CLIPS:
-            count = int(cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT))
-            indices = np.unique(np.linspace(0, max(0, count - 1), frames_per_clip).astype(int))
-            drivers += [(str(path), int(index)) for index in indices]
-    return drivers + [driver for given in facesets for driver in faceset_drivers(given, frames_per_clip)]
-
-
-def faceset_drivers(root: Path, frames_per_clip: int) -> list[tuple[str, int]]:
-    """Return (file, frame index) of the frames that a faceset's faces came from, spread over each clip.
+    A killed run resumes: what was found is on disk, and not looked for again.
 
     Raises:
-        FacesetError: there is no faceset, or it is damaged.
+        DriversError: no driver shows a face.
+        PairsError: the folder holds pairs of other drivers.
     """
-    by_file: dict[str, set[int]] = {}
-    for entry in Faceset.open(root):
-        by_file.setdefault(entry.name, set()).add(entry.frame_index)
-    drivers: list[tuple[str, int]] = []
-    for file, found in sorted(by_file.items()):
-        places = np.linspace(0, len(found) - 1, min(frames_per_clip, len(found))).round().astype(int)
-        drivers += [(file, sorted(found)[place]) for place in places]
-    return drivers
-
-
-def _spread(folders: list[list[Path]], limit: int) -> list[Path]:
-    """Take from small folders all, from large ones no more than an equal share of what is left."""
-    taken: list[Path] = []
-    for left, folder in zip(range(len(folders), 0, -1), sorted(folders, key=len), strict=True):
-        share = (limit - len(taken)) // left
-        taken += random.Random(9).sample(folder, min(share, len(folder)))
-    return taken
-
-
-def read_drivers(drivers: list[tuple[str, int]]) -> Iterator[tuple[tuple[str, int], NDArray[np.uint8]]]:
-    """Read drivers in order, each clip once; unreadable ones are named on stderr and skipped."""
-    by_file: dict[str, list[int]] = {}
-    for file, index in drivers:
-        by_file.setdefault(file, []).append(index)
-    for file, indices in by_file.items():
-        if Path(file).suffix.lower() in _PICTURES:
-            image = cv2.imread(file)
-            if image is None:
-                print(f"{file}: skipped, it cannot be read as a picture.", file=sys.stderr)
-                continue
-            yield (file, 0), image  # type: ignore[misc]
-        else:
-            yield from (((file, index), image) for index, image in _frames(file, set(indices)))
-
-
-def _frames(file: str, wanted: set[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    capture = cv2.VideoCapture(file)
-    for index in range(max(wanted) + 1):
-        if not capture.grab():
-            print(f"{file}: ends at frame {index}, {len(wanted)} frames were asked for.", file=sys.stderr)
-            return
-        if index in wanted:
-            ok, image = capture.retrieve()
-            if ok:
-                yield index, image  # type: ignore[misc]
-
-
-def write_drivers(root: Path, wanted: list[tuple[str, int]], finder: DriverFinder) -> PairedFaceset:
-    """Find each driver's face, and write crops, masks and attention maps; what shows no face is left out."""
-    cache = root / "found.npz"
-    if not cache.is_file():
-        found = [
-            (source, *canvas)
-            for source, image in tqdm(read_drivers(wanted), total=len(wanted), desc="drivers", unit="face")
-            if (canvas := finder.canvas(image)) is not None
-        ]
-        if not found:
-            raise PairsError("drivers must show faces, but none was found. Check --drivers.")
-        random.Random(5).shuffle(found)
-        root.mkdir(parents=True, exist_ok=True)
-        pairs = PairedFaceset.create(root, [source for source, _, _ in found])
-        crops = pairs.array("drivers", 3, write=True)
-        for row, (_, crop, _) in enumerate(found):
-            crops[row] = crop
-        np.savez(root / "found.tmp.npz", meshes=np.stack([mesh for *_, mesh in found]))
-        (root / "found.tmp.npz").rename(cache)
-    pairs = PairedFaceset(root)
-    meshes = np.load(cache)["meshes"]
+    asked = _digest(wanted)
+    if (root / "pairs.json").is_file():
+        pairs = PairedFaceset(root)
+        if pairs.index.wanted != asked:
+            raise pairs.others()
+    else:
+        collect(wanted, root / "drivers", finder)
+        pairs = PairedFaceset.create(root, open_crops(root / "drivers").sources, asked)
+    meshes = pairs.drivers.meshes
     _fill(pairs, "maps", "maps", 2, lambda row: _maps(meshes[row]))
     return pairs
+
+
+def _digest(wanted: Sequence[tuple[Path, int]]) -> str:
+    """Return the SHA-256 of drivers: their files' content, and which frames."""
+    hashes = {file: hash_files([file])[0] for file in {file for file, _ in wanted}}
+    lines = sorted(f"{hashes[file]} {index}" for file, index in wanted)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _maps(mesh: Points) -> NDArray[np.uint8]:
@@ -279,8 +186,7 @@ def _maps(mesh: Points) -> NDArray[np.uint8]:
 
 def write_targets(pairs: PairedFaceset, name: str) -> None:
     """Reenact a persona's still onto every driver."""
-    drivers = pairs.array("drivers", 3)
-    meshes = np.load(pairs.root / "found.npz")["meshes"]
+    drivers, meshes = pairs.drivers.crops, pairs.drivers.meshes
     stills = pairs.stills(name)
 
     def target(row: int) -> NDArray[np.uint8]:
@@ -324,7 +230,7 @@ def _fill(pairs: PairedFaceset, array: str, key: str, channels: int, make: Any) 
 def pairs_sheet(pairs: PairedFaceset, personas: list[str], rows: int = 24) -> NDArray[np.uint8]:
     """Return a sheet to look at, labelled: driver, each persona, mask; uint8 [H, W, 3], BGR."""
     inner = slice(MARGIN_PX, MARGIN_PX + CROP_PX)
-    drivers, maps = pairs.array("drivers", 3), pairs.array("maps", 2)
+    drivers, maps = pairs.drivers.crops, pairs.array("maps", 2)
     targets = [pairs.array(f"targets/{name}", 3) for name in personas]
     lines: list[NDArray[np.uint8]] = []
     for row in np.linspace(0, pairs.index.count - 1, rows).astype(int):
@@ -361,7 +267,7 @@ def main() -> None:
     """Run from the command line."""
     try:
         run(parser().parse_args())
-    except (ConsentError, PairsError, ValueError) as error:
+    except (ConsentError, DriversError, PairsError, ValueError) as error:
         sys.exit(f"error: {error}")
     except OSError as error:
         sys.exit(f"error: {error}. What is done is kept; free some disk space and run the same command again.")
@@ -403,15 +309,10 @@ def _wanted_personas(
             raise PairsError("composites must have --faces, the folder that the TOML's folders are in.")
         specs = tomllib.loads(args.personas.read_text())["persona"]
         specs = [spec for spec in specs if not args.only or spec["name"] in args.only]
-        average = None
+        if missing := [spec for spec in specs if spec["name"] not in pairs.index.personas]:
+            average = everybody(args.faces, finder)
+            for spec in missing:
+                stills = _composite_stills(spec, args.faces, average, finder)
+                pairs.add_persona(spec["name"], stills, {"kind": "composite", **spec})
         for spec in specs:
-            average = average or everybody(args.faces, finder)
-            yield (
-                spec["name"],
-                {"kind": "composite", **spec},
-                partial(_composite_stills, spec, args.faces, average, finder),
-            )
-
-
-if __name__ == "__main__":
-    main()
+            yield spec["name"], pairs.recipe(spec["name"]), lambda: []

@@ -32,7 +32,8 @@ def write_still(photo: Path, path: Path) -> ReferenceFace:
     Raises:
         PairsError: the photo cannot be read or shows no clear face.
     """
-    from training.reenact import DriverFinder, photo_still
+    from training.data.drivers import DriverFinder
+    from training.reenact import photo_still
 
     look = photo_still(photo, DriverFinder())
     path.parent.mkdir(parents=True, exist_ok=True)

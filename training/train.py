@@ -59,7 +59,7 @@ class PairedBatches:
 
     def __init__(self, config: TrainingConfig, pairs: PairedFaceset, personas: list[str]) -> None:
         self.config, self.personas = config, personas
-        self._drivers, self._maps = pairs.array("drivers", 3), pairs.array("maps", 2)
+        self._drivers, self._maps = pairs.drivers.crops, pairs.array("maps", 2)
         self._targets = [self._drivers if n == COMMON else pairs.array(f"targets/{n}", 3) for n in personas]
         files = [file for file, _ in pairs.index.sources]
         self.validation, self.training = split_by_file(files, min(config.validation, len(files) // 5), config.seed)

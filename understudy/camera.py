@@ -27,6 +27,7 @@ from understudy.consent.persona import ConsentWatch
 from understudy.consent.trust_store import TrustStore, trust_folder
 from understudy.jobs.stop_requests import stop_requests
 from understudy.media.clip import read_frames
+from understudy.swap.raw_face import RawFaceInspector
 from understudy.swap.swapper import SwapSettings
 from understudy.swap.verified_swapper import VerifiedSwapper
 
@@ -237,15 +238,19 @@ def relay(
     Raises:
         CameraError: a camera is missing or gone.
     """
-    sent, told = 0, ""
+    sent, told, blocked = 0, "", ""
     while not should_stop():
         image = source.read()
         if image is None:
             break
         captured_s = time.monotonic()
         sentence = problem()
-        if sentence:
-            pipeline.block(sentence)
+        if sentence != blocked:
+            blocked = sentence
+            if sentence:
+                pipeline.block(sentence)
+            else:
+                pipeline.unblock()
         shown = pipeline.process(np.ascontiguousarray(image[:, ::-1]) if is_mirrored else image, captured_s)
         sink.send(shown.image)
         sent += 1
@@ -294,7 +299,11 @@ def run(options: argparse.Namespace, environment: Mapping[str, str], sink: Frame
     watch = ConsentWatch(verified.persona, "live", store)
     source = _open_source(options)
     try:
-        with FramePipeline(verified.swapper, overlays=verified.overlays()) as pipeline, stop_requests() as should_stop:
+        inspect = RawFaceInspector()
+        with (
+            FramePipeline(verified.swapper, overlays=verified.overlays(), inspect=inspect) as pipeline,
+            stop_requests() as should_stop,
+        ):
             pipeline.set_cover(options.cover)
             return relay(source, sink, pipeline, watch.problem, should_stop, options.mirror)
     finally:

@@ -42,6 +42,7 @@ from understudy.media.resume import FrameCounts
 from understudy.provenance.c2pa import provenance_from
 from understudy.swap.own_personas import Choice, choose_persona, own_personas, persona_of_photo
 from understudy.swap.people import People, Rule, read_rule, rule_for
+from understudy.swap.raw_face import RawFaceInspector
 from understudy.swap.swapper import SwapSettings
 from understudy.swap.verified_swapper import VerifiedSwapper
 
@@ -221,6 +222,7 @@ class _Player:
             overlays=verified.overlays(),
             seal=verified.sealer(provenance_from(self.environment), self.others),
             is_face_suspected=self.is_face_suspected,
+            inspect=RawFaceInspector(),
             fingerprint={
                 "bundle": verified.bundle.digest,
                 "settings": verified.swapper.settings,
@@ -237,9 +239,10 @@ class _Player:
 def _suspects_faces() -> Callable[[Image], bool]:
     """A wary look: whatever resembles a face a little."""
     from understudy.vision.detect import FaceDetector
+    from understudy.vision.roll import RollCheck
 
-    detector = FaceDetector()
-    return lambda image: bool(detector.detect(image, _SUSPICION))
+    detector, roll = FaceDetector(), RollCheck()
+    return lambda image: bool(detector.detect(image, _SUSPICION) or roll.turned_faces(image, _SUSPICION))
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-STAGES = ("detect", "mesh", "smooth", "warp", "network", "blend")
+STAGES = ("detect", "mesh", "check", "smooth", "warp", "network", "blend")
 RUNTIMES = {
     "keras_predict": "Keras predict()",
     "ort_float32_2_threads": "ONNX Runtime float32",

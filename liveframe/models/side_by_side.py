@@ -74,7 +74,11 @@ class SideBySideSession:
         note = f"{OWN_CAMERA} is shown on the left." if left is None else ""
         note = note if is_complete else next((result.note for result in results if result.note), note)
         image = side_by_side(*pictures, self._captions)
-        return FrameResult(image, frame.index, found, found if is_complete else 0, stages_ms, note)
+        personas = tuple(dict.fromkeys(name for result in results for name in result.personas))
+        is_mixed = any(result.is_mixed for result in results)
+        done = found if is_complete else 0
+        regions = right.regions if left is None else None
+        return FrameResult(image, frame.index, found, done, stages_ms, note, personas, is_mixed, regions)
 
     def close(self) -> None:
         """End both."""

@@ -253,6 +253,6 @@ def _first_good(futures: list[Future[Batch]], until_s: float, name: str) -> Batc
         done, pending = wait(pending, max(0.0, until_s - time.monotonic()), FIRST_COMPLETED)
         if not done:
             raise LateError(f"{name} gave no answer by the deadline. Is it overloaded?")
-        for future in done:
-            if future.exception() is None or not pending:
-                return future.result()
+        good = next((future for future in done if future.exception() is None), None)
+        if good is not None or not pending:
+            return (good or done.pop()).result()

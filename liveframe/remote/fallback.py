@@ -174,7 +174,7 @@ class FallbackModel:
             self._failures_in_row += 1
             self._times_s.append(2 * policy.deadline_s)
             is_over = self._failures_in_row >= policy.failures
-            reason = str(error) if is_over else self._why_too_slow()
+            reason = (str(error) or type(error).__name__) if is_over else self._why_too_slow()
         if reason:
             self._leave_remote(reason)
 

@@ -126,6 +126,7 @@ class Routine:
         self._models: dict[str, BatchModel] = {}
         self._frame_models: dict[str, Any] = {}
         self._lock = threading.Lock()
+        self._frame_lock = threading.Lock()  # a warm-up takes seconds: crops must not wait for it
         self._is_warm = False
         self.threads = 1
 
@@ -338,7 +339,7 @@ class Routine:
         return Outputs(np.stack(images), instances.reply, instances.encoding, found, done)
 
     def _frame_model(self, variant: str) -> Any:
-        with self._lock:
+        with self._frame_lock:
             if variant not in self._frame_models:
                 model = self.bundle.frame_model(variant)
                 model.warm_up()

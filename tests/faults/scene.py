@@ -13,12 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from liveframe.frame import Image
-from tests.support.real_faces import astronaut, astronaut_face
+from tests.support.real_faces import SHARED, astronaut, astronaut_face
+from understudy.media.clip import read_frames
+from understudy.vision.align import similarity, transform
+from understudy.vision.detect import FaceDetector
 from understudy.vision.face import Face, Matrix, Points
+from understudy.vision.mesh import FaceMesh
 
 HEIGHT, WIDTH = 240, 320
 _SPRITE = np.s_[30:230, 120:320]
 _SPRITE_SIDE = 200
+ASTRONAUT = "astronaut"
 _GRAIN = 4.0  # standard deviation, levels
 _GRAIN_SPARE = 97
 
@@ -27,7 +32,8 @@ _GRAIN_SPARE = 97
 class Head:
     """Where one head is: its middle and its side in shares of the picture's height, and how it is turned.
 
-    x counts from the left edge in heights too, so that shapes stay when pictures grow.
+    x counts from the left edge in heights too, so that shapes stay when pictures grow. The person is the astronaut,
+    or whoever a clip of ../shared shows, by its name.
     """
 
     x: float = WIDTH / HEIGHT / 2
@@ -35,6 +41,7 @@ class Head:
     side: float = 0.75
     angle_deg: float = 0.0
     is_mirrored: bool = False
+    person: str = ASTRONAUT
 
 
 @dataclass(frozen=True)
@@ -97,8 +104,8 @@ class Camera:
         places: list[Points] = []
         for head in heads:
             matrix = _placed(head, size[0])
-            hidden.append(_paste(image, head.is_mirrored, matrix))
-            places.append(_moved(head.is_mirrored, matrix))
+            hidden.append(_paste(image, head, matrix))
+            places.append(_moved(head, matrix))
         covers = [np.zeros(size, np.uint8) for _ in heads]
         for behind in range(len(heads)):
             for front in hidden[behind + 1 :]:
@@ -109,7 +116,8 @@ class Camera:
             cv2.ellipse(mask, (x, y), (radius, int(radius * 1.3)), 0, 0, 360, 255, -1)
             image[mask > 0] = (120, 150, 190)
             covers = [cover | mask for cover in covers]
-        truths = tuple(_truth(mesh, cover, size) for mesh, cover in zip(places, covers, strict=True))
+        seen = zip(places, covers, heads, strict=True)
+        truths = tuple(_truth(mesh, cover, size, head.is_mirrored) for mesh, cover, head in seen)
         return Picture(self._with_grain(image), truths)
 
     def turned(self, picture: Picture, quarters: int) -> Picture:
@@ -136,9 +144,9 @@ def _grain(height: int, width: int) -> NDArray[np.int16]:
 
 
 @cache
-def _sprite(is_mirrored: bool) -> tuple[Image, NDArray[np.uint8]]:
+def _sprite(person: str, is_mirrored: bool) -> tuple[Image, NDArray[np.uint8]]:
     """The head, a little softer than the grain, and its outline."""
-    head = cv2.GaussianBlur(astronaut()[_SPRITE], (0, 0), 0.7)
+    head = cv2.GaussianBlur(astronaut()[_SPRITE] if person == ASTRONAUT else _fitted(person), (0, 0), 0.7)
     side = _SPRITE_SIDE
     outline = np.zeros((side, side), np.uint8)
     cv2.ellipse(outline, (side // 2, int(side * 0.46)), (side // 3, int(side * 0.45)), 0, 0, 360, 255, -1)
@@ -146,6 +154,27 @@ def _sprite(is_mirrored: bool) -> tuple[Image, NDArray[np.uint8]]:
     if is_mirrored:
         return np.ascontiguousarray(head[:, ::-1]), np.ascontiguousarray(outline[:, ::-1])
     return np.asarray(head, np.uint8), np.asarray(outline, np.uint8)
+
+
+@cache
+def _filmed(person: str) -> tuple[Image, Points, Matrix]:
+    """A clip's first frame, its face's mesh, and the matrix that lays that face where the astronaut's is."""
+    image = next(read_frames(SHARED / "clips" / f"{person}.mp4")).image
+    mesh = FaceMesh().refine(image, FaceDetector().detect(image)[0]).mesh
+    assert mesh is not None
+    place = similarity(mesh[list(_SPOTS), :2], _astronaut_mesh()[list(_SPOTS)])
+    return image, mesh[:, :2], place
+
+
+def _fitted(person: str) -> Image:
+    image, _, place = _filmed(person)
+    return np.asarray(cv2.warpAffine(image, place, (_SPRITE_SIDE, _SPRITE_SIDE), borderMode=cv2.BORDER_REFLECT))
+
+
+def _astronaut_mesh() -> Points:
+    mesh = astronaut_face().mesh
+    assert mesh is not None
+    return mesh[:, :2] - np.array([_SPRITE[1].start, _SPRITE[0].start], np.float32)
 
 
 def _placed(head: Head, height: int) -> Matrix:
@@ -157,28 +186,29 @@ def _placed(head: Head, height: int) -> Matrix:
     return matrix.astype(np.float32)
 
 
-def _paste(image: Image, is_mirrored: bool, matrix: Matrix) -> NDArray[np.uint8]:
+def _paste(image: Image, who: Head, matrix: Matrix) -> NDArray[np.uint8]:
     """Put the head into the picture, in place; returns where it hides what is behind it, 255 or 0."""
     size = image.shape[1::-1]
-    head, outline = (cv2.warpAffine(part, matrix, size) for part in _sprite(is_mirrored))
+    head, outline = (cv2.warpAffine(part, matrix, size) for part in _sprite(who.person, who.is_mirrored))
     weight = outline.astype(np.float32) / np.float32(255)
     image[:] = cv2.blendLinear(head, image, weight, 1 - weight)
     return np.where(outline > 8, 255, 0).astype(np.uint8)
 
 
-def _moved(is_mirrored: bool, matrix: Matrix) -> Points:
+def _moved(who: Head, matrix: Matrix) -> Points:
     """The mesh of a head, float32 [468, 2], frame px."""
-    mesh = astronaut_face().mesh
-    assert mesh is not None
-    points = mesh[:, :2] - np.array([_SPRITE[1].start, _SPRITE[0].start], np.float32)
-    if is_mirrored:
+    points = _astronaut_mesh()
+    if who.person != ASTRONAUT:
+        _, mesh, place = _filmed(who.person)
+        points = transform(mesh, place)
+    if who.is_mirrored:
         points = np.stack([_SPRITE_SIDE - 1 - points[:, 0], points[:, 1]], axis=1)
     return (points @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
 
 
-def _truth(mesh: Points, cover: NDArray[np.uint8], size: tuple[int, int]) -> Truth:
+def _truth(mesh: Points, cover: NDArray[np.uint8], size: tuple[int, int], is_mirrored: bool) -> Truth:
     landmarks = np.stack([*(mesh[list(eye)].mean(0) for eye in _EYES), *mesh[list(_NOSE_AND_MOUTH)]])
-    if landmarks[0, 0] > landmarks[1, 0]:  # a mirrored head: its right eye is the other one
+    if is_mirrored:  # its right eye is the other one
         landmarks = landmarks[[1, 0, 2, 4, 3]]
     side = max(8, int(np.linalg.norm(landmarks[0] - landmarks[1]) * 0.3))
     spots = mesh[list(_SPOTS)]

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterator
-from itertools import chain, cycle, islice
+from itertools import chain, cycle, islice, product
 
 import numpy as np
 import pytest
@@ -11,9 +11,10 @@ from liveframe.frame import Frame
 from liveframe.gate import Gate, ShownState
 from tests.faults.conftest import LEAST_SWAPPED, Script
 from tests.faults.judge import Judge
-from tests.faults.scene import HEIGHT, WIDTH, Camera, Head, Picture
+from tests.faults.scene import ASTRONAUT, HEIGHT, WIDTH, Camera, Head, Picture
 from tests.faults.stage import MIDDLE, Stage
 from tests.support.fault_table import SHOWN, frames_per_fault
+from tests.support.real_faces import SHARED
 from understudy.swap.swapper import FaceSwapper
 from understudy.vision.detect import FaceDetector
 from understudy.vision.mesh import FaceMesh
@@ -103,6 +104,77 @@ def camera_turns(camera: Camera) -> Iterator[Picture]:
         for step in range(6):
             size = (WIDTH, HEIGHT) if quarters % 2 else (HEIGHT, WIDTH)
             yield camera.take(Head(size[1] / size[0] / 2 + 0.05 * np.sin(step / 4), side=0.6), size=size)
+
+
+# ---------------------------------------------------------------- heads at any roll
+
+
+def face_rolls_over(camera: Camera, person: str) -> Iterator[Picture]:
+    """Slowly all the way round, then from one frame to the next."""
+    while True:
+        for step in range(72):
+            yield camera.take(Head(angle_deg=5.0 * step, side=0.68, person=person))
+        for angle_deg in range(0, 360, 45):
+            yield camera.take()
+            yield from (camera.take(Head(MIDDLE + 0.02 * k, 0.5, 0.68, angle_deg, person=person)) for k in range(6))
+
+
+def at_roll(angle_deg: float) -> Callable[[Camera, str], Iterator[Picture]]:
+    """A head that comes in turned, stays so, and goes."""
+
+    def scene(camera: Camera, person: str) -> Iterator[Picture]:
+        while True:
+            for x in there_and_back(-0.4, MIDDLE, 14):
+                yield camera.take(Head(x, 0.5, 0.66, angle_deg, person=person))
+            for k in range(20):
+                yield camera.take(
+                    Head(MIDDLE + 0.08 * np.sin(k / 4), 0.5, 0.66, angle_deg + 6 * np.sin(k / 3), person=person)
+                )
+
+    return scene
+
+
+def face_half_out(camera: Camera, person: str) -> Iterator[Picture]:
+    """Cut by each edge of the picture in turn, upright and rolled."""
+    edges = [(0.0, 0.5), (RIGHT_END, 0.5), (MIDDLE, 0.05), (MIDDLE, 1.0), (0.05, 0.95)]
+    while True:
+        for (x, y), angle_deg in product(edges, (0, 40, 180)):
+            for k in range(7):
+                yield camera.take(Head(x + 0.02 * np.sin(k), y + 0.02 * np.cos(k), 0.75, angle_deg, person=person))
+
+
+def one_crosses_lying(camera: Camera, person: str) -> Iterator[Picture]:
+    """Two people pass each other, one of them lying or head down."""
+    for angle_deg in cycle([90, 180, 270, 135]):
+        for x in np.linspace(0.2, RIGHT_END - 0.2, 30):
+            still = Head(RIGHT_END - x, 0.46, _SIDE, is_mirrored=True)
+            yield camera.take(still, Head(x, 0.54, _SIDE, angle_deg, person=person))
+
+
+ROLLS: dict[str, Callable[[Camera, str], Iterator[Picture]]] = {
+    "face rolls over": face_rolls_over,
+    "face lying": at_roll(90),
+    "face lying the other way": at_roll(270),
+    "face upside down": at_roll(180),
+    "face turned by 135 degrees": at_roll(135),
+    "face half out of the frame": face_half_out,
+    "two cross, one lying": one_crosses_lying,
+}
+PEOPLE = (ASTRONAUT, "d10", "franck", "single_face")
+
+
+@pytest.mark.parametrize("person", PEOPLE)
+@pytest.mark.parametrize("fault", ROLLS)
+def test_face_at_any_roll_is_swapped_or_covered(
+    fault: str, person: str, swapper: FaceSwapper, request: pytest.FixtureRequest, record_property: Callable[..., None]
+) -> None:
+    if person != ASTRONAUT and not (SHARED / "clips" / f"{person}.mp4").is_file():
+        pytest.skip("the clips of ../shared are not here")
+    frames = frames_per_fault(request.config) // (1 if person == ASTRONAUT else 3)
+    judge, states = on_film_time(swapper, islice(ROLLS[fault](Camera(), person), frames), 30)
+    record_property(SHOWN, (fault, judge.frames, len(judge.raw)))
+    assert judge.raw == [], f"raw faces in {len(judge.raw)} of {judge.frames} frames: {judge.raw[:20]}"
+    assert states.count(ShownState.SWAPPED) >= LEAST_SWAPPED * frames
 
 
 SCENES: dict[str, Scene] = {

@@ -167,3 +167,16 @@ def test_the_command_says_how_to_get_a_virtual_camera(monkeypatch, capsys):
 def test_a_system_without_a_loopback_device_gets_a_remedy():
     with pytest.raises(CameraError, match="v4l2loopback"):
         VirtualCamera(30).send(np.zeros((480, 640, 3), np.uint8))
+
+
+def test_camera_shows_the_persona_again_once_the_record_can_be_read_again(site, verified):
+    """A network home that is gone for a moment."""
+    asked = []
+
+    def problem():
+        asked.append(1)
+        return "The trust folder cannot be read." if 6 <= len(asked) < 10 else ""
+
+    _, states = play(site, verified, problem)
+    assert set(states[5:9]) == {ShownState.COVERED}
+    assert ShownState.SWAPPED in states[9:]

@@ -5,6 +5,8 @@ import json
 import logging
 import threading
 import time
+from concurrent.futures import Future
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from liveframe.breaker import BreakerPolicy
 from liveframe.errors import FrameError, LateError, ModelError, OverloadedError, WireError
 from liveframe.model import BatchModel, BatchSpec
 from liveframe.models.pixelate import Pixelate
-from liveframe.remote.client import LocalClient, RemoteClient, RemotePolicy
+from liveframe.remote.client import LocalClient, RemoteClient, RemotePolicy, _first_good
 from liveframe.remote.fallback import FallbackModel, FallbackPolicy, Route
 from liveframe.remote.picture import Encoding
 from liveframe.remote.transport import parse_retry_after
@@ -418,3 +420,35 @@ def test_json_of_the_wire_is_plain_json():
 
     text = json.dumps(batch_to_json(BATCH))
     assert np.array_equal(batch_from_json(json.loads(text)), BATCH)
+
+
+@pytest.mark.parametrize("is_first_good", [True, False])
+def test_hedged_answer_in_hand_is_used_whichever_request_finished_first(is_first_good):
+    for _ in range(50):  # sets are walked in the order of their hashes
+        futures = [Future(), Future()]
+        good, bad = futures if is_first_good else futures[::-1]
+        bad.set_exception(WireError("torn"))
+        good.set_result(BATCH)
+        assert _first_good(futures, time.monotonic() + 1, "the endpoint") is BATCH
+
+
+def test_hedged_requests_that_all_failed_tell_why():
+    futures = [Future(), Future()]
+    for future in futures:
+        future.set_exception(WireError("torn"))
+    with pytest.raises(WireError, match="torn"):
+        _first_good(futures, time.monotonic() + 1, "the endpoint")
+
+
+def test_remote_that_fails_without_a_word_is_left_as_well():
+    class Mute:
+        spec = MODEL.spec
+
+        def predict(self, batch):
+            raise TimeoutError
+
+    switches = Switches()
+    with FallbackModel(Mute(), MODEL, replace(QUICK, probe_s=30), switches) as model:
+        for _ in range(QUICK.failures + 1):
+            assert np.array_equal(model.predict(BATCH), MODEL.predict(BATCH))
+        assert model.stats().route is Route.LOCAL and model.stats().reason == "TimeoutError"

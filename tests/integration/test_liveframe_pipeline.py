@@ -315,6 +315,36 @@ def test_model_still_warming_up_is_left_for_a_newer_one():
         assert pipeline.session is newest.sessions[-1]
 
 
+def test_newest_of_many_quick_choices_wins_and_none_is_refused_for_good():
+    """A viewer who toggles a view six times while one model loads."""
+    ready = threading.Event()
+    with started(ScriptedModel()) as pipeline:
+        models = [ScriptedModel(warm=lambda: ready.wait(30)) for _ in range(8)]
+        futures = [pipeline.replace_model(model) for model in models]
+        assert not futures[-1].done()
+        ready.set()
+        futures[-1].result(10)
+        assert pipeline.session is models[-1].sessions[-1]
+        for future in futures[:-1]:
+            with pytest.raises(ModelError, match="Another model"):
+                future.result(0)
+        until(lambda: pipeline.stats().abandoned == 0)
+        assert pipeline.session is models[-1].sessions[-1]
+
+
+def test_choice_is_refused_where_all_that_went_before_hang():
+    never = threading.Event()
+    policy = PipelinePolicy(GatePolicy(hold_s=5.0), deadline_s=5.0, hang_s=5.0, load_s=0.05)
+    with started(ScriptedModel(), policy) as pipeline:
+        for _ in range(4):
+            pipeline.replace_model(ScriptedModel(warm=lambda: never.wait(30)))
+        time.sleep(0.1)
+        pipeline.process(camera_picture(0))
+        with pytest.raises(ModelError, match="hang already"):
+            pipeline.replace_model(ScriptedModel()).result(5)
+        never.set()
+
+
 def test_frame_waiting_at_the_switch_is_answered_by_the_new_model():
     at_model, release = threading.Event(), threading.Event()
 

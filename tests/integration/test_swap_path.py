@@ -16,8 +16,9 @@ from liveframe.frame import Frame, FrameResult
 from liveframe.model import BatchSpec, FrameModel, FrameSession, SplitSession
 from liveframe.remote.client import LocalClient
 from tests.support.real_faces import astronaut, astronaut_face
-from understudy.bundle.bundle import Bundle, default_bundle
+from understudy.bundle.bundle import Bundle, BundleError, default_bundle
 from understudy.swap.renderer import LoadedRenderer, one_shot_persona
+from understudy.swap.settings import LEAST_STRENGTH
 from understudy.swap.swapper import FaceSwapper, SwapSession, SwapSettings, View
 from understudy.vision.align import align
 from understudy.vision.face import AlignedFace
@@ -110,7 +111,7 @@ def test_earlier_results_are_not_written_to_by_later_frames(session: SwapSession
 
 def test_every_stage_is_timed_in_order(session: SwapSession) -> None:
     stages_ms = session.process(frame()).stages_ms
-    assert list(stages_ms) == ["detect", "mesh", "smooth", "warp", "network", "blend"]
+    assert list(stages_ms) == ["detect", "mesh", "check", "smooth", "warp", "network", "blend"]
     assert all(value >= 0 for value in stages_ms.values())
 
 
@@ -418,3 +419,44 @@ def test_steady_state_allocates_one_frame_the_result(swapper: FaceSwapper, is_sh
     session.close()
     assert result.is_complete
     assert image.nbytes <= peak_bytes < 1.25 * image.nbytes
+
+
+def test_persona_whose_loader_fails_in_any_way_does_not_wedge_later_choices(
+    bundle_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = FaceSwapper(Bundle.load(bundle_path), PLAIN)
+    model.warm_up()
+    session = model.open_session()
+    session.process(frame(0))
+    with monkeypatch.context() as patch:
+        patch.setattr(Bundle, "swap_model", lambda *_: [][0])  # what no loader should raise
+        session.apply(SwapSettings("ben", colour_match=False))
+        deadline_s = time.monotonic() + 10
+        while not (result := session.process(frame(1))).note and time.monotonic() < deadline_s:
+            pass
+    assert "IndexError" in result.note and "plays on" in result.note
+    assert result.personas == ("ada",), "the result names who was painted, not who was chosen"
+    np.testing.assert_allclose(face_colour(result), persona_colour(0), atol=25)
+    session.apply(SwapSettings("ben", colour_match=False))
+    deadline_s = time.monotonic() + 10
+    while session.process(frame(2)).personas != ("ben",):
+        assert time.monotonic() < deadline_s
+    session.close()
+
+
+def test_bundle_whose_file_is_gone_says_so(tmp_path: Path) -> None:
+    directory = build_tiny_bundle(tmp_path / "tiny")
+    bundle = Bundle.load(directory)
+    (directory / "ben" / "decoder.onnx").unlink()
+    with pytest.raises(BundleError, match="ben"):
+        bundle.swap_model("ben")
+
+
+def test_result_names_who_was_painted_and_says_when_it_is_a_mix(session: SwapSession) -> None:
+    assert session.process(frame(0)).personas == ("ada",)
+    session.apply(SwapSettings("ada", strength=0.05))
+    mixed = session.process(frame(1))
+    assert mixed.is_mixed and "own face" in mixed.note
+    session.apply(SwapSettings("ada", strength=LEAST_STRENGTH))
+    assert not session.process(frame(2)).is_mixed
+    assert session.process(Frame(np.full((480, 640, 3), 90, np.uint8), 3, 1.0)).personas == ()

@@ -29,7 +29,17 @@ def test_benchmark_reports_stages_ratio_and_machine(tmp_path: Path, capsys: pyte
     assert main(["--bundle", str(bundle), "--frames", "14", "--size", "320x240"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["frames"] == report["faces_found"] == report["faces_swapped"] == 4
-    assert set(report["ours"]) == {"total", "total_cpu", "detect", "mesh", "smooth", "warp", "network", "blend"}
+    assert set(report["ours"]) == {
+        "total",
+        "total_cpu",
+        "detect",
+        "mesh",
+        "check",
+        "smooth",
+        "warp",
+        "network",
+        "blend",
+    }
     assert 0 < report["ours"]["total"]["p50_ms"] <= report["ours"]["total"]["p95_ms"]
     assert report["ratio_to_naive"] > 1
     assert report["machine"]["cores"] >= 1

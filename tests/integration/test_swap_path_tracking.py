@@ -79,7 +79,7 @@ def test_tracked_face_describes_itself(tracker: FaceTracker, detector: FaceDetec
     assert face.mesh is not None and face.mesh.shape == (468, 3) and face.mesh.dtype == np.float32
     assert face.box.dtype == np.float32 and face.presence > 0.9
     assert np.abs(face.landmarks - found.landmarks).max() < 12
-    assert set(tracker.stages_ms) == {"detect", "mesh", "smooth"}
+    assert set(tracker.stages_ms) == {"detect", "mesh", "check", "smooth"}
 
 
 def test_frame_is_not_written_to(tracker: FaceTracker) -> None:

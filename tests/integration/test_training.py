@@ -251,7 +251,7 @@ def test_every_shipped_config_is_valid():
     from training.model.config import load_config
 
     for path in (ROOT / "training" / "configs").glob("*.toml"):
-        if path.name != "personas.toml":  # what composites are made of
+        if path.name != "personas.toml":  # what mosaics are made of
             assert load_config(path, []).iterations > 0
 
 

@@ -80,3 +80,27 @@ def test_timer_asks_again_and_ends(page: AppTest) -> None:
     count = len(asked)
     timer.close()
     assert len(asked) == count and not timer._thread.is_alive()
+
+
+def test_whoever_is_painted_is_asked_about_recorded_and_claimed_not_who_was_chosen(
+    page: AppTest, tmp_path: Path
+) -> None:
+    """Ben is chosen and cannot be loaded: Ada plays on, so it is Ada's record that counts."""
+    viewer = admitted()
+    camera = HandCamera(viewer)
+    camera.send_until(ShownState.SWAPPED, astronaut())
+    (viewer.served.bundle.path / "ben" / "decoder.onnx").unlink()
+    page.button(key="persona-ben").click().run()
+    wait_until(lambda: camera.send(astronaut()) is not None and "plays on" in viewer.pipeline.stats().note)
+    assert viewer.choices.personas == ("ben",) and viewer.newest.personas == ("ada",)
+    recording = viewer.record()
+    for _ in range(3):
+        camera.send(astronaut())
+    assert recording.played == ("ada",)
+    viewer.drop_recording()
+    assert viewer.check_consent() == ""
+    revoke(tmp_path, "ada")
+    assert "revoked" in viewer.check_consent()
+    camera.send(astronaut())
+    assert viewer.pipeline.stats().state is ShownState.COVERED
+    assert viewer.newest.personas == ()

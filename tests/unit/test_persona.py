@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from understudy.bundle.bundle import Bundle, default_bundle
 from understudy.consent.check import USES, ConsentError, ConsentRecord, synthetic_record, write_record
@@ -82,7 +83,11 @@ def test_key_is_made_once_and_for_its_owner_alone(store: TrustStore) -> None:
     assert stat.S_IMODE((store.folder / "signing_key.pem").stat().st_mode) == 0o600
     assert stat.S_IMODE(store.folder.stat().st_mode) == 0o700
     assert store.read().keys[key_id(keys[0])].kinds == KINDS
-    assert sorted(path.name for path in store.folder.iterdir()) == ["signing_key.pem", "trusted_keys.json"]
+    assert sorted(path.name for path in store.folder.iterdir()) == [
+        ".lock",
+        "signing_key.pem",
+        "trusted_keys.json",
+    ]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX's")
@@ -126,3 +131,34 @@ def test_shipped_personas_are_covered_on_a_machine_that_trusts_the_release_alone
         assert persona.kind == "synthetic"
         for use in USES:
             assert persona.check(use, store.read()) == persona.consent.digest
+
+
+def test_watch_fails_closed_on_what_nobody_foresaw_and_goes_on(
+    persona: Persona, store: TrustStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = ConsentWatch(persona, "live", store, every_s=0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(TrustStore, "read", lambda _: [][0])
+        assert "could not be checked" in watch.problem()
+    assert watch.problem() == ""
+
+
+def test_revocations_and_keys_that_come_at_once_are_all_kept(store: TrustStore) -> None:
+    """Six threads with a store of their own each, as six processes have."""
+    digests = [f"{number:064x}" for number in range(30)]
+    keys = [public_bytes(Ed25519PrivateKey.generate()) for _ in range(6)]
+
+    def revoke(number: int) -> None:
+        own = TrustStore(store.folder)
+        own.trust(keys[number], KINDS, "at once")
+        for digest in digests[number::6]:
+            own.revoke(digest, NOW, "at once")
+
+    threads = [threading.Thread(target=revoke, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    trust = store.read()
+    assert trust.revoked == set(digests)
+    assert {key_id(key) for key in keys} <= trust.keys.keys()

@@ -152,3 +152,30 @@ def test_what_a_key_was_made_of_can_be_read(tmp_path: Path) -> None:
     run_step(Step("copy", NO_CODE, {}, {"n": 1}), tmp_path / "out", tmp_path / "cache", lambda folder: None)
     (note,) = (tmp_path / "cache" / "copy").glob("*/step.json")
     assert set(json.loads(note.read_text())["parts"]) == {"code", "setting n"}
+
+
+def test_package_data_is_code(tmp_path: Path) -> None:
+    """A new mean mesh makes other crops: they must not be mixed with old ones."""
+    package = tmp_path / "training"
+    package.mkdir()
+    (package / "one.py").write_text("x = 1\n")
+    (package / "mean.npy").write_bytes(b"old")
+    before = code_digest(("training.one",), tmp_path)
+    (package / "mean.npy").write_bytes(b"new")
+    assert code_digest(("training.one",), tmp_path) != before
+
+
+def test_what_is_no_longer_consented_to_is_not_taken_from_the_cache(source: Path, tmp_path: Path) -> None:
+    revoked: list[str] = []
+
+    def check() -> None:
+        if revoked:
+            raise PermissionError(revoked[0])
+
+    step = Step("copy", NO_CODE, {"source": [source]}, {})
+    for cache in (tmp_path / "cache", None):
+        revoked.clear()
+        run_step(step, tmp_path / "out", cache, lambda folder: None, check=check)
+        revoked.append("taken back")
+        with pytest.raises(PermissionError, match="taken back"):
+            run_step(step, tmp_path / "out", cache, lambda folder: None, check=check)

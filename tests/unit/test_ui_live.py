@@ -77,11 +77,11 @@ def test_click_on_a_thumbnail_chooses_that_persona(page: AppTest) -> None:
 def test_controls_reach_the_viewer_without_a_restart(page: AppTest) -> None:
     page.run()
     before = admitted()
-    page.slider(key="strength").set_value(0.4)
+    page.slider(key="strength").set_value(0.9)
     page.toggle(key="is_mirrored").set_value(False)
     page.run()
     assert admitted() is before
-    assert admitted().choices.swap.strength == 0.4
+    assert admitted().choices.swap.strength == 0.9
     assert not admitted().choices.is_mirrored
 
 

@@ -16,7 +16,8 @@ SIZE = (96, 128)
 
 def shown(index: int, state: ShownState = ShownState.SWAPPED, level: int = 120, size: tuple[int, int] = SIZE) -> Shown:
     image = np.full((*size, 3), level, np.uint8)
-    return Shown(image, state, index, index, captured_s=100 + index / 25)
+    seen = ("ada",) if state is ShownState.SWAPPED else ()
+    return Shown(image, state, index, index, captured_s=100 + index / 25, personas=seen)
 
 
 def tone(index: int) -> Sound:
@@ -31,7 +32,7 @@ def tone(index: int) -> Sound:
 def test_pictures_keep_the_times_at_which_they_came(tmp_path: Path) -> None:
     recording = Recording(tmp_path / "clip.mp4", has_sound=False)
     for index in (0, 1, 2, 5, 9, 20):
-        recording.write(shown(index), ["ada"])
+        recording.write(shown(index))
     with av.open(str(recording.finish())) as clip:
         times = [float(frame.time) for frame in clip.decode(video=0)]
         assert clip.streams.video[0].codec_context.name in ("h264", "mpeg4")
@@ -43,7 +44,7 @@ def test_sound_is_kept_beside_the_pictures(tmp_path: Path) -> None:
     recording = Recording(tmp_path / "clip.mp4", has_sound=True)
     for index in range(50):
         if index % 2 == 0:
-            recording.write(shown(index // 2), ["ada"])
+            recording.write(shown(index // 2))
         recording.hear(tone(index))
         wait_until(lambda: recording._queue.qsize() < 20)
     assert recording.dropped == 0
@@ -56,8 +57,8 @@ def test_sound_is_kept_beside_the_pictures(tmp_path: Path) -> None:
 
 def test_the_viewers_own_camera_is_replaced_by_a_card(tmp_path: Path) -> None:
     recording = Recording(tmp_path / "clip.mp4", has_sound=False)
-    recording.write(shown(0), ["ada"])
-    recording.write(shown(1, ShownState.OFF, level=255), ["ada"])
+    recording.write(shown(0))
+    recording.write(shown(1, ShownState.OFF, level=255))
     with av.open(str(recording.finish())) as clip:
         pictures = [frame.to_ndarray(format="bgr24") for frame in clip.decode(video=0)]
     assert np.median(pictures[0]) == pytest.approx(120, abs=4)
@@ -66,8 +67,8 @@ def test_the_viewers_own_camera_is_replaced_by_a_card(tmp_path: Path) -> None:
 
 def test_a_camera_that_is_turned_meanwhile_is_fitted_in(tmp_path: Path) -> None:
     recording = Recording(tmp_path / "clip.mp4", has_sound=False)
-    recording.write(shown(0), ["ada"])
-    recording.write(shown(1, size=(128, 96)), ["ada"])
+    recording.write(shown(0))
+    recording.write(shown(1, size=(128, 96)))
     with av.open(str(recording.finish())) as clip:
         pictures = [frame.to_ndarray(format="bgr24") for frame in clip.decode(video=0)]
     assert [picture.shape[:2] for picture in pictures] == [SIZE, SIZE]
@@ -78,7 +79,7 @@ def test_what_the_encoder_cannot_take_is_dropped_and_the_stream_goes_on(tmp_path
     recording = Recording(tmp_path / "clip.mp4", has_sound=False)
     large = shown(0, size=(720, 1280))
     for _ in range(200):
-        recording.write(large, ["ada"])
+        recording.write(large)
     assert recording.dropped > 0
     assert recording.finish().stat().st_size > 0
 
@@ -92,14 +93,14 @@ def test_nothing_shown_gives_a_sentence_and_no_file(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_written_gives_a_sentence(tmp_path: Path) -> None:
     recording = Recording(tmp_path / "missing" / "clip.mp4", has_sound=False)
-    recording.write(shown(0), ["ada"])
+    recording.write(shown(0))
     with pytest.raises(RecordingError, match="could not be written"):
         recording.finish()
 
 
 def test_discarded_recording_leaves_nothing(tmp_path: Path) -> None:
     recording = Recording(tmp_path / "clip.mp4", has_sound=False)
-    recording.write(shown(0), ["ada"])
+    recording.write(shown(0))
     recording.discard()
     recording._thread.join(10)
     assert not list(tmp_path.iterdir())

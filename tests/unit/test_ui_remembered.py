@@ -13,7 +13,7 @@ def cookie(stored: object) -> str:
 
 
 def test_settings_and_presets_come_back_as_they_went() -> None:
-    stored = {"persona": "mei", "strength": 0.4, "is_mirrored": False, "camera_size": "1080p", "camera_rate": 60}
+    stored = {"persona": "mei", "strength": 0.85, "is_mirrored": False, "camera_size": "1080p", "camera_rate": 60}
     presets = {"Dämmerung 1": {"persona": "kofi", "strength": 0.9}}
     assert decoded(encoded({**stored, "presets": presets})) == {**stored, "presets": presets}
 
@@ -53,9 +53,9 @@ def test_what_shows_or_sends_the_viewer_themselves_is_never_remembered(key: str)
 
 def test_presets_that_do_not_fit_a_cookie_are_left_out_newest_first() -> None:
     look = dict.fromkeys(LOOK, "x" * 60)
-    value = encoded({"strength": 0.5, "presets": {f"look {number}": look for number in range(MOST_PRESETS)}})
+    value = encoded({"strength": 0.9, "presets": {f"look {number}": look for number in range(MOST_PRESETS)}})
     assert len(value) <= 3800
     kept = json.loads(base64.urlsafe_b64decode(value + "=" * (-len(value) % 4)))
-    assert kept["strength"] == 0.5
+    assert kept["strength"] == 0.9
     assert list(kept["presets"]) == [f"look {number}" for number in range(len(kept["presets"]))]
     assert 0 < len(kept["presets"]) < MOST_PRESETS

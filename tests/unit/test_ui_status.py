@@ -17,6 +17,7 @@ STATS = PipelineStats(
     covered=0,
     off=0,
     incomplete=0,
+    suspected=0,
     drops=0,
     late=0,
     errors={},
@@ -64,3 +65,8 @@ def test_model_that_failed_is_named_before_and_during_a_stream() -> None:
 
 def test_loading_model_asks_for_patience() -> None:
     assert badge_for(replace(STATS, phase=Phase.LOADING), is_streaming=False).label == "Getting ready"
+
+
+def test_a_mix_is_not_called_swapped() -> None:
+    badge = badge_for(replace(STATS, is_mixed=True), is_streaming=True)
+    assert badge.label == "Mixed with your own face" and badge.colour == "orange"

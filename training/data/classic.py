@@ -128,7 +128,7 @@ def unpaired(pairs: PairedFaceset, name: str) -> list[tuple[Picture, Picture]]:
         Faces, uint8 [CROP_PX, CROP_PX, 3], and maps, uint8 [CROP_PX, CROP_PX, 2]: views of mapped files.
     """
     inner = slice(MARGIN_PX, MARGIN_PX + CROP_PX)
-    faces = pairs.array("drivers" if name == COMMON else f"targets/{name}", 3)
+    faces = pairs.drivers.crops if name == COMMON else pairs.array(f"targets/{name}", 3)
     maps = pairs.array("maps", 2)
     return [(faces[row, inner, inner], maps[row, inner, inner]) for row in range(pairs.count)]
 

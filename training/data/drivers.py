@@ -27,9 +27,9 @@ from tqdm import tqdm
 from understudy.faceset.faceset import Faceset
 from understudy.media.clip import read_frames
 from understudy.media.guard import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, MediaError
-from understudy.vision.align import crop_matrix, transform
+from understudy.vision.align import align, crop_matrix, transform
 from understudy.vision.detect import FaceDetector
-from understudy.vision.face import MESH_POINTS, Matrix, Points
+from understudy.vision.face import MESH_POINTS, AlignedFace, Face, Matrix, Points
 from understudy.vision.mesh import FaceMesh
 
 # The crop proper is 256 px; the canvas around it leaves room to turn, shift and shrink it.
@@ -54,6 +54,7 @@ class DriverCrops:
         clips: int [N], which clip a face is from; -1: a picture of its own.
         is_plain: bool [N], whether nothing stands before the eyes.
         digest: SHA-256 of where they came from.
+        sources: (file, frame index) of each.
     """
 
     crops: NDArray[np.uint8]
@@ -61,19 +62,30 @@ class DriverCrops:
     clips: NDArray[np.intp]
     is_plain: NDArray[np.bool_]
     digest: str
+    sources: list[tuple[str, int]]
 
 
 class DriverFinder:
-    """Finds the largest face of a picture and puts it on a canvas."""
+    """Finds the largest face of a picture: aligned, or on a canvas."""
 
     def __init__(self) -> None:
         self._detector, self._mesh = FaceDetector(), FaceMesh()
 
-    def canvas(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Points] | None:
-        """Return the face on its canvas, uint8 [288, 288, 3], and its mesh there; None where no face is clear."""
+    def largest_face(self, image: NDArray[np.uint8]) -> Face | None:
+        """Return the largest face with its mesh; None where no face is clear."""
         faces = self._detector.detect(image)
         face = self._mesh.refine(image, faces[0]) if faces else None
-        if face is None or face.mesh is None or face.presence <= _LEAST_PRESENCE:
+        return face if face is not None and face.mesh is not None and face.presence > _LEAST_PRESENCE else None
+
+    def aligned(self, image: NDArray[np.uint8], size: int = CROP_PX) -> AlignedFace | None:
+        """Return the largest face aligned, `size` px wide; None where no face is clear."""
+        face = self.largest_face(image)
+        return align(image, face, size) if face is not None else None
+
+    def canvas(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Points] | None:
+        """Return the face on its canvas, uint8 [288, 288, 3], and its mesh there; None where no face is clear."""
+        face = self.largest_face(image)
+        if face is None or face.mesh is None:
             return None
         matrix = canvas_matrix(face.mesh)
         flags = cv2.INTER_AREA if np.hypot(*matrix[0, :2]) < 1 else cv2.INTER_CUBIC
@@ -193,13 +205,14 @@ def open_crops(folder: Path) -> DriverCrops:
     count = len(lines)
     plain = folder / "plain.npy"
     is_plain = np.load(plain) if plain.is_file() else np.ones(count, bool)
-    text = json.dumps([[line["file"], line["frame"]] for line in lines])
+    sources = [(str(line["file"]), int(line["frame"])) for line in lines]
     return DriverCrops(
         np.memmap(folder / "crops.u8", np.uint8, "r", shape=(count, CANVAS_PX, CANVAS_PX, 3)),
         np.memmap(folder / "meshes.f32", np.float32, "r", shape=(count, MESH_POINTS, 3)),
         np.array([line["clip"] for line in lines], np.intp),
         is_plain if len(is_plain) == count else np.ones(count, bool),
-        hashlib.sha256(text.encode()).hexdigest(),
+        hashlib.sha256(json.dumps(sources).encode()).hexdigest(),
+        sources,
     )
 
 

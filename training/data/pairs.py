@@ -3,8 +3,8 @@
 A directory of flat arrays that are mapped, not read, so that a million pairs need no memory:
 
     pairs.json              what it holds, and how much of it is done
-    drivers.npy             uint8 [N, C, C, 3], BGR: aligned crops with a margin for augmentation
-    maps.npy                uint8 [N, C, C, 2]: mask (what may be replaced), detail (eyes and mouth)
+    drivers/                aligned crops with a margin for augmentation, and their meshes (training.data.drivers)
+    maps.npy                uint8 [N, C, C, 2]: mask (what may be replaced), attention (eyes and mouth)
     targets/<persona>.npy   uint8 [N, C, C, 3], BGR: the persona in the driver's pose and light
     stills/<persona>.png, stills/<persona>.npy    the persona's look and its mesh
 """
@@ -14,6 +14,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +22,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from training.data.drivers import CANVAS_PX, CROP_PX, MARGIN_PX, DriverCrops, open_crops
 from training.data.read_sources import file_digest
 from understudy.consent.check import check, read_record
 from understudy.consent.trust_store import TrustStore
-from understudy.vision.align import ALIGNMENT_VERSION, crop_matrix
-from understudy.vision.face import Matrix, Points
+from understudy.vision.align import ALIGNMENT_VERSION
 from understudy.vision.reenact import ReferenceFace
 
-# The crop proper is 256 px; the canvas around it leaves room to turn, shift and shrink it.
-CROP_PX = 256
-MARGIN_PX = 16
-CANVAS_PX = CROP_PX + 2 * MARGIN_PX
+__all__ = ["CANVAS_PX", "COMMON", "CROP_PX", "MARGIN_PX", "PairedFaceset", "PairsError", "PairsIndex", "write_json"]
+
 # The decoder that paints the drivers themselves.
 COMMON = "common"
 
@@ -49,6 +48,7 @@ class PairsIndex:
         done: how many rows are written, per array (drivers, and each persona).
         personas: recipe by persona name.
         sources: where each driver came from: (file, frame index).
+        wanted: SHA-256 of the drivers that were asked for: their files' content, and which frames.
         digests: SHA-256 of the files among them, by name: what a model that learns from them must not be judged by.
     """
 
@@ -56,6 +56,7 @@ class PairsIndex:
     done: dict[str, int] = field(default_factory=dict[str, int])
     personas: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     sources: list[tuple[str, int]] = field(default_factory=list[tuple[str, int]])
+    wanted: str = ""
     digests: dict[str, str] = field(default_factory=dict[str, str])
     alignment: int = ALIGNMENT_VERSION
     canvas_px: int = CANVAS_PX
@@ -78,18 +79,36 @@ class PairedFaceset:
             raise PairsError(f"{root} was aligned in another way. Make it anew: training.reenact.")
 
     @classmethod
-    def create(cls, root: Path, sources: list[tuple[str, int]]) -> "PairedFaceset":
-        """Start one, or reopen it if it has the same drivers (resume)."""
+    def create(cls, root: Path, sources: list[tuple[str, int]], wanted: str = "") -> "PairedFaceset":
+        """Start one of these drivers, or reopen it if it has the same (resume).
+
+        Raises:
+            PairsError: it holds pairs of others.
+        """
         if (root / "pairs.json").is_file():
             pairs = cls(root)
-            if [tuple(s) for s in pairs.index.sources] == sources:
-                return pairs
-            raise PairsError(f"{root} holds pairs of other drivers. Choose another --out, or remove it.")
+            if [tuple(source) for source in pairs.index.sources] != sources:
+                raise pairs.others()
+            return pairs
         (root / "targets").mkdir(parents=True, exist_ok=True)
         (root / "stills").mkdir(exist_ok=True)
         digests = {file: file_digest(Path(file)) for file in dict(sources) if Path(file).is_file()}
-        write_json(root / "pairs.json", asdict(PairsIndex(len(sources), sources=sources, digests=digests)))
+        index = PairsIndex(len(sources), sources=sources, wanted=wanted, digests=digests)
+        write_json(root / "pairs.json", asdict(index))
         return cls(root)
+
+    def others(self) -> PairsError:
+        """The refusal of drivers that this one was not made of."""
+        return PairsError(f"{self.root} holds pairs of other drivers. Choose another --out, or remove it.")
+
+    @cached_property
+    def drivers(self) -> DriverCrops:
+        """The drivers' crops and meshes, mapped.
+
+        Raises:
+            DriversError: they are gone.
+        """
+        return open_crops(self.root / "drivers")
 
     def source_digests(self) -> list[str]:
         """Return the SHA-256 of the files that the drivers come from."""
@@ -174,13 +193,6 @@ class PairedFaceset:
     def digest(self) -> str:
         """Return the SHA-256 of what the pairs were made from."""
         return hashlib.sha256(json.dumps(asdict(self.index), sort_keys=True).encode()).hexdigest()
-
-
-def canvas_matrix(mesh: Points) -> Matrix:
-    """Return the matrix frame -> canvas: the 256 px crop with its margin, float32 [2, 3]."""
-    matrix = crop_matrix(mesh, CROP_PX)
-    matrix[:, 2] += MARGIN_PX
-    return matrix
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -45,6 +45,7 @@ from understudy.media.guard import (
 )
 from understudy.media.limits import MIB
 from understudy.provenance.disclosure import DisclosureError, read_disclosure
+from understudy.swap.settings import LEAST_STRENGTH
 
 _MOST_SCENES = 6
 _FRAME_MS, _MEGAPIXEL_MS = 12.0, 14.0  # of the swap on two cores, and of decoding, marking and encoding
@@ -137,7 +138,7 @@ def _wishes() -> Wishes:
         start, end = st.columns(2)
         wishes = Wishes(
             faces=_one_of("Faces to swap", _FACES, "all"),
-            strength=st.slider("Strength", 0.0, 1.0, 1.0, 0.05, key="convert_strength"),
+            strength=st.slider("Strength", LEAST_STRENGTH, 1.0, 1.0, 0.05, key="convert_strength"),
             cover=_one_of("When a face cannot be swapped, show", _COVERS, "blur"),
             no_face=_one_of("Pictures in which no face is seen", _NO_FACE, "cover"),
             colour_match=st.toggle("Match the colours to the light", True, key="convert_colour_match"),

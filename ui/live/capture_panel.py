@@ -91,7 +91,10 @@ def snapshot(shared: ServedModel, viewer: Viewer, shown: Shown | None, suffix: s
         raise SealError("A snapshot shows a persona, but none is shown now. Wait until the badge says Swapped.")
     options = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY] if suffix == ".jpg" else []
     content = cv2.imencode(suffix, shown.image, options)[1].tobytes()
-    claim = sealer().claim(shared.bundle, viewer.infos(viewer.choices.personas))
+    infos = viewer.infos(shown.personas)
+    if len(infos) != len(shown.personas):
+        raise SealError("A persona in the picture is gone, and its consent with it. The picture was not delivered.")
+    claim = sealer().claim(shared.bundle, infos)
     return Export(_named(suffix), sealer().seal_bytes(content, suffix, claim))
 
 

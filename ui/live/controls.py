@@ -14,6 +14,7 @@ from ui.session.remembered import MASK_SIZES, apply_preset, presets, save_preset
 from ui.session.settings import RelayChoice
 from ui.session.viewer import Choices, SideBySideView
 from understudy.bundle.bundle import PersonaInfo
+from understudy.swap.settings import LEAST_STRENGTH
 from understudy.swap.swapper import SwapSettings, View
 
 T = TypeVar("T")
@@ -136,7 +137,13 @@ def _choose_blend(persona: str, faces: Sequence[int]) -> SwapSettings:
     default = SwapSettings(persona)
     return SwapSettings(
         persona,
-        strength=_slide("Strength", (0.0, 1.0), default.strength, "strength"),
+        strength=_slide(
+            "Strength",
+            (LEAST_STRENGTH, 1.0),
+            default.strength,
+            "strength",
+            "How much of the persona is mixed in. Less than the slider's start, and you would be recognised.",
+        ),
         colour_match=_switch("Match the colours to the light", bool(default.colour_match), "colour_match"),
         mask_feather=_slide("Soft edge", (0.0, 1.0), default.mask_feather, "mask_feather"),
         mask_size=_slide("Mask size", MASK_SIZES, default.mask_size, "mask_size"),

@@ -43,6 +43,8 @@ def badge_for(stats: PipelineStats, is_streaming: bool, has_own_camera: bool = F
         return Badge("Covered", "orange", ":material/visibility_off:", stats.note)
     if stats.state is ShownState.HELD:
         return Badge("Swapped, holding", "orange", ":material/pause:", stats.note)
+    if stats.is_mixed:
+        return Badge("Mixed with your own face", "orange", ":material/visibility:", stats.note)
     if has_own_camera:
         return Badge("Own camera beside", "red", ":material/visibility:", "Your own face is shown on the left.")
     return Badge("Swapped", "green", ":material/check_circle:", stats.note)

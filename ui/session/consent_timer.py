@@ -1,5 +1,6 @@
 """Whether personas may play now: asked of their consent records at every choice, and by a timer while they play."""
 
+import logging
 import threading
 from collections.abc import Callable, Iterable
 from typing import Protocol
@@ -10,6 +11,8 @@ from understudy.consent.record import ConsentError
 from understudy.consent.trust_store import TrustError, TrustStore
 
 CHECK_EVERY_S = 10.0
+
+_LOG = logging.getLogger(__name__)
 
 
 class ConsentChecker:
@@ -42,6 +45,9 @@ class ConsentChecker:
                 self.digest(info, use)
         except (ConsentError, TrustError, OSError) as error:
             return str(error)
+        except Exception as error:  # whatever it is: who cannot be asked for may not play
+            _LOG.exception("Consent could not be checked.")
+            return f"Consent could not be checked ({type(error).__name__}: {error}). Look into the app's log."
         return ""
 
 
@@ -50,6 +56,10 @@ class Guarded(Protocol):
 
     def check_consent(self) -> str:
         """Ask now, and cover everything where they are refused; returns the reason."""
+        ...
+
+    def refuse(self, sentence: str) -> None:
+        """Cover everything and say why, until consent are asked for again."""
         ...
 
 
@@ -75,5 +85,17 @@ class ConsentTimer:
 
     def _run(self) -> None:
         while not self._closing.wait(self._every_s):
-            for viewer in self._viewers():
-                viewer.check_consent()
+            try:
+                for viewer in self._viewers():
+                    self._ask(viewer)
+            except Exception:  # the timer is all that stands between a revocation and a stream: it goes on
+                _LOG.exception("The viewers could not be asked for; it is tried again in %g s.", self._every_s)
+
+    @staticmethod
+    def _ask(viewer: Guarded) -> None:
+        """Ask one viewer, and cover them where that fails."""
+        try:
+            viewer.check_consent()
+        except Exception:
+            _LOG.exception("A viewer's consent could not be checked, so they are covered.")
+            viewer.refuse("Consent could not be checked, so the picture is covered. Look into the app's log.")

@@ -3,7 +3,6 @@
 import logging
 import queue
 import threading
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -92,15 +91,13 @@ class Recording:
         """Whether it still writes: not finished, not failed, not too long."""
         return self._thread.is_alive() and not self._is_ending.is_set()
 
-    def write(self, shown: Shown, personas: Iterable[str]) -> None:
+    def write(self, shown: Shown) -> None:
         """Add what was shown.
 
         Args:
-            shown: as the pipeline's tap gives it.
-            personas: who plays in it.
+            shown: as the pipeline's tap gives it; says who is to be seen in it.
         """
-        if shown.state in (ShownState.SWAPPED, ShownState.HELD):
-            self._played.update(personas)
+        self._played.update(shown.personas)
         self._put(shown)
 
     def hear(self, sound: Sound) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 
 import streamlit as st
 
+from understudy.swap.settings import LEAST_STRENGTH
+
 MOST_PRESETS = 8
 MASK_SIZES = (0.75, 1.25)  # beyond, the mask cuts into the features, or takes hair and background with it
 _COOKIE = "understudy"
@@ -39,7 +41,7 @@ def _is_name(value: object) -> bool:
 
 LOOK: Mapping[str, Callable[[object], bool]] = {
     "persona": _is_name,
-    "strength": _between(0, 1),
+    "strength": _between(LEAST_STRENGTH, 1),
     "colour_match": _is_flag,
     "mask_feather": _between(0, 1),
     "mask_size": _between(*MASK_SIZES),

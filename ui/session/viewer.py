@@ -26,6 +26,7 @@ from ui.session.model_sources import ServedModel
 from ui.session.recording import Recording, Sound
 from ui.session.stream import Stream
 from understudy.bundle.bundle import PersonaInfo
+from understudy.swap.raw_face import RawFaceInspector
 from understudy.swap.renderer import AnyRenderer
 from understudy.swap.swapper import SwapSession
 
@@ -82,6 +83,7 @@ class Viewer:
         self.is_covered = False
         self._stream: Stream | None = None
         self._newest: Shown | None = None
+        self._seen: tuple[str, ...] = ()
         self._recording: Recording | None = None
         self._heard_s = float("-inf")
         self._folder: Path | None = None
@@ -91,7 +93,8 @@ class Viewer:
         self._own_infos: tuple[PersonaInfo, ...] = ()
         self.served: ServedModel | None = None
         self.wanted = ""
-        self.pipeline = FramePipeline(model, overlays=(self._mark,), configure=applying(choices))
+        configure, inspect = applying(choices), RawFaceInspector()
+        self.pipeline = FramePipeline(model, overlays=(self._mark,), configure=configure, inspect=inspect)
         self.pipeline.set_cover(choices.cover)
         self.pipeline.set_swapping(choices.is_swapping)
         self.check_consent()
@@ -132,7 +135,7 @@ class Viewer:
             self.check_consent()
 
     def check_consent(self) -> str:
-        """Ask whether all who play may play live, and cover everything while one of them may not.
+        """Ask whether all who are chosen or to be seen may play live; cover everything while one of them may not.
 
         Takes some milliseconds: for script threads and timers, not for the frame loop.
 
@@ -145,6 +148,10 @@ class Viewer:
             if self._is_closed:
                 return ""
             return self._cover_for(self._problem(self._consent, "live"))
+
+    def refuse(self, sentence: str) -> None:
+        """Cover everything and say why, until `check_consent` finds that they may play."""
+        self._cover_for(sentence)
 
     def _cover_for(self, problem: str) -> str:
         """Cover everything while there is a problem, or while a view with the camera in it has not gone yet."""
@@ -172,13 +179,16 @@ class Viewer:
         return tuple(self._personas[name] for name in names if name in self._personas)
 
     def _problem(self, consent: ConsentChecker, use: str) -> str:
-        strangers = [name for name in self._choices.personas if name not in self._personas]
-        if strangers:
-            return f"There is no consent record of {', '.join(strangers)} any more. Pick another persona."
         rival = self._choices.beside.served
         others = rival.bundle.personas if rival is not None else ()
-        left = [info for info in others if info.name in self._choices.personas] or others[:1]
-        return consent.problem((*self.infos(self._choices.personas), *left), use)
+        # Who is chosen is not always who is to be seen: where a persona cannot be loaded, the one before it plays on.
+        seen = [name for name in self._seen if name not in {info.name for info in others}]
+        names = tuple(dict.fromkeys((*self._choices.personas, *seen)))
+        strangers = [name for name in names if name not in self._personas]
+        if strangers:
+            return f"There is no consent record of {', '.join(strangers)} any more. Pick another persona."
+        left = [info for info in others if info.name in (*self._choices.personas, *self._seen)] or others[:1]
+        return consent.problem((*self.infos(names), *left), use)
 
     # ------------------------------------------------------------------ who plays
 
@@ -252,6 +262,7 @@ class Viewer:
             return
         with self._lock:
             self.served, self._marks = served, served.overlays
+            self._seen = ()  # the model before is gone
             self.offer((*served.bundle.personas, *self._own_infos))
             if not set(self._choices.personas) <= self._personas.keys():
                 first = served.bundle.personas[0].name
@@ -320,9 +331,10 @@ class Viewer:
     def _keep(self, shown: Shown) -> None:
         """Look at everything that is shown (a `liveframe.pipeline.Tap`)."""
         self._newest = shown if shown.state is not ShownState.OFF else None
+        self._seen = shown.personas
         recording = self._recording
         if recording is not None:
-            recording.write(shown, self._choices.personas)
+            recording.write(shown)
 
     # ------------------------------------------------------------------ the stream
 

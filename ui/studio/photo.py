@@ -12,7 +12,7 @@ import numpy as np
 
 from liveframe.errors import LiveframeError
 from liveframe.frame import Image
-from training.reenact import DriverFinder
+from training.data.drivers import DriverFinder
 from understudy.media.guard import IMAGE_EXTENSIONS, read_upload_frames, read_upload_image
 from understudy.vision.face import AlignedFace
 from understudy.vision.pose import head_pose

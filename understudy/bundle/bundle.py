@@ -238,12 +238,17 @@ class Bundle:
         """A member's content, checked against its hash at every reading.
 
         Raises:
-            BundleError: the manifest does not list it, or the file is not what was hashed.
+            BundleError: the manifest does not list it, or the file is gone or not what was hashed.
         """
         entry = self.manifest.files.get(name)
         if entry is None:
             raise BundleError(f"{self.path} must list {name!r} to read it, but does not. Check the name.")
-        content = (self.path / name).read_bytes()
+        try:
+            content = (self.path / name).read_bytes()
+        except OSError as error:
+            raise BundleError(
+                f"{self.path / name} must be readable, but is not ({error.strerror}). Fetch the bundle again."
+            ) from error
         if len(content) != entry.size_bytes or hashlib.sha256(content).hexdigest() != entry.sha256:
             raise BundleError(
                 f"{self.path / name} must hold the {entry.size_bytes} bytes that were hashed, but differs. "

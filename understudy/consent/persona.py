@@ -1,5 +1,6 @@
 """A persona: a name, a look, and the record that says what the look may be used for."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -11,6 +12,8 @@ from typing import Any
 from understudy.consent.check import check, hash_files, read_record
 from understudy.consent.record import ConsentError, ConsentRecord
 from understudy.consent.trust_store import Trust, TrustError, TrustStore
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,4 +113,7 @@ class ConsentWatch:
                     self._problem = ""
                 except (ConsentError, TrustError, OSError) as error:
                     self._problem = str(error)
+                except Exception as error:  # whatever it is: who cannot be asked for may not play
+                    _LOG.exception("Consent could not be checked.")
+                    self._problem = f"Consent could not be checked ({type(error).__name__}: {error}). See the log."
             return self._problem

@@ -3,7 +3,8 @@
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -21,9 +22,11 @@ from cryptography.hazmat.primitives.serialization import (
 
 from liveframe.errors import LiveframeError
 from understudy.consent.private_file import is_open_to_others, write_private
+from understudy.jobs.lock import LockedError, exclusive
 
 KINDS = ("synthetic", "self", "person")
 _MAX_FILE_BYTES = 4 << 20
+_WAIT_S = 5.0
 
 
 class TrustError(LiveframeError, ValueError):
@@ -87,8 +90,8 @@ def release_keys() -> dict[str, TrustedKey]:
 class TrustStore:
     """The operator's folder of keys: `signing_key.pem` (mode 0600), `trusted_keys.json`, `revoked.json`.
 
-    Nothing is read or made before the first call. Writes are atomic, so that a crash loses nothing.
-    Two processes that revoke at the very same moment may lose one entry; the command says what it kept.
+    Nothing is read or made before the first call. Writes are atomic and take turns, so that neither a
+    crash nor a second process at the same moment loses an entry.
 
     Args:
         folder: where it lies; made, for the owner alone, on first use.
@@ -125,12 +128,13 @@ class TrustStore:
             Ed25519PublicKey.from_public_bytes(public_key)
         except (ValueError, UnsupportedAlgorithm) as error:
             raise TrustError(f"A public key must be 32 raw bytes of Ed25519, but {error}. Copy it again.") from error
-        keys = self._own_keys() | {key_id(public_key): TrustedKey(public_key, kinds, note)}
-        listed = [
-            {"public_key": base64.b64encode(key.public_key).decode(), "kinds": list(key.kinds), "note": key.note}
-            for key in keys.values()
-        ]
-        write_private(self.folder / "trusted_keys.json", _to_json({"schema": 1, "keys": listed}))
+        with self._alone():
+            keys = self._own_keys() | {key_id(public_key): TrustedKey(public_key, kinds, note)}
+            listed = [
+                {"public_key": base64.b64encode(key.public_key).decode(), "kinds": list(key.kinds), "note": key.note}
+                for key in keys.values()
+            ]
+            write_private(self.folder / "trusted_keys.json", _to_json({"schema": 1, "keys": listed}))
         return key_id(public_key)
 
     def revoke(self, digest: str, now: datetime, reason: str = "") -> None:
@@ -140,9 +144,23 @@ class TrustStore:
             digest: `ConsentRecord.digest`.
             now: noted beside it.
             reason: noted beside it.
+
+        Raises:
+            TrustError: the file is broken, or other processes write to the folder without a pause.
         """
-        records = self._revocations() | {digest: {"at": now.isoformat(timespec="seconds"), "reason": reason}}
-        write_private(self.folder / "revoked.json", _to_json({"schema": 1, "records": records}))
+        with self._alone():
+            records = self._revocations() | {digest: {"at": now.isoformat(timespec="seconds"), "reason": reason}}
+            write_private(self.folder / "revoked.json", _to_json({"schema": 1, "records": records}))
+
+    @contextmanager
+    def _alone(self) -> Generator[None]:
+        """Read, change and write while nobody else does."""
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            with exclusive(self.folder / ".lock", f"The trust folder {self.folder}", wait_s=_WAIT_S):
+                yield
+        except LockedError as error:
+            raise TrustError(str(error)) from error
 
     def read(self) -> Trust:
         """Return the trusted keys, those of the release included, and the revoked records, as they are now.

@@ -9,6 +9,7 @@ from liveframe.errors import LiveframeError, ModelError
 from liveframe.frame import Frame, FrameResult, Image
 from liveframe.gate import Gate, GatePolicy, Paint, ShownState
 from liveframe.model import FrameSession
+from liveframe.sentinel import Inspect, PacedSentinel
 
 HOLD_S = 0.5
 GRACE_S = 1.0
@@ -79,6 +80,7 @@ class ClipGate:
         policy: ScreenPolicy,
         overlays: Sequence[Paint] = (),
         is_face_suspected: Callable[[Image], bool] | None = None,
+        inspect: Inspect | None = None,
     ) -> None:
         """Start a clip.
 
@@ -87,6 +89,7 @@ class ClipGate:
             policy: what to do without a swap.
             overlays: label and watermark, put on every picture, kept ones included.
             is_face_suspected: a second, wary look at frames that would be kept for want of a face.
+            inspect: a slow look, at every so-many-th frame, for the filmed face in what was swapped.
         """
         self._session, self._policy, self._overlays = session, policy, tuple(overlays)
         self._is_face_suspected = is_face_suspected
@@ -95,7 +98,9 @@ class ClipGate:
         self._errors = 0
         self.reason = ""
         hold_s = HOLD_S if policy.on_miss is OnMissedFace.HOLD else 0.0
-        self._gate = Gate(GatePolicy(hold_s=hold_s, cover=policy.cover), self._overlays, clock=lambda: self._now_s)
+        watch = PacedSentinel(inspect).watch if inspect is not None else None
+        gate = GatePolicy(hold_s=hold_s, cover=policy.cover)
+        self._gate = Gate(gate, self._overlays, clock=lambda: self._now_s, watch=watch)
 
     def show(self, frame: Frame) -> tuple[Image, FrameOutcome]:
         """Return what may be written for a frame: uint8 [H, W, 3] BGR of its size, and what it is.

@@ -13,6 +13,7 @@ from liveframe.errors import LiveframeError
 from liveframe.frame import Frame, Image
 from liveframe.gate import Paint
 from liveframe.model import FrameModel
+from liveframe.sentinel import Inspect
 from understudy.jobs.lock import exclusive
 from understudy.media.ahead import Ahead
 from understudy.media.clip import UnreadFrame, read_lazily
@@ -87,6 +88,7 @@ class Conversion:
         overlays: put on every picture: label, watermark.
         seal: signs the finished file in place, before it is published.
         is_face_suspected: a second look at frames that would be kept for want of a face.
+        inspect: a slow look, at every so-many-th frame, for the filmed face in what was swapped.
         fingerprint: whatever else decides how frames look (bundle, persona, settings): work of an earlier run is taken
             up only where it is the same.
         segment_frames: at most so many frames are lost when the process dies.
@@ -102,6 +104,7 @@ class Conversion:
     overlays: Sequence[Paint] = ()
     seal: Callable[[Path], None] | None = None
     is_face_suspected: Callable[[Image], bool] | None = None
+    inspect: Inspect | None = None
     fingerprint: Mapping[str, object] = field(default_factory=dict[str, object])
     segment_frames: int = SEGMENT_FRAMES
     is_overwriting: bool = False
@@ -262,7 +265,13 @@ class _Run:
         """Write the segments that are missing."""
         model.warm_up()
         conversion = self._conversion
-        clip_gate = ClipGate(model.open_session(), conversion.policy, conversion.overlays, conversion.is_face_suspected)
+        clip_gate = ClipGate(
+            model.open_session(),
+            conversion.policy,
+            conversion.overlays,
+            conversion.is_face_suspected,
+            conversion.inspect,
+        )
         self._started_s = time.monotonic()
         try:
             with Ahead(self._decoded()) as decoded, Ahead(self._shown(clip_gate, decoded)) as frames:

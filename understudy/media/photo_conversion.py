@@ -81,7 +81,9 @@ def _show_and_write(
 ) -> ConvertReport:
     started_s = time.monotonic()
     model.warm_up()
-    clip_gate = ClipGate(model.open_session(), conversion.policy, conversion.overlays, conversion.is_face_suspected)
+    clip_gate = ClipGate(
+        model.open_session(), conversion.policy, conversion.overlays, conversion.is_face_suspected, conversion.inspect
+    )
     try:
         for number, image in enumerate(images):
             shown, outcome = clip_gate.show(Frame(image, number, number / 25))

@@ -1,5 +1,6 @@
 """The live swap: detect and track -> align -> predict -> blend, one session per viewer."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,14 +18,17 @@ from understudy.swap.blend import Blender
 from understudy.swap.driver import DriverBook
 from understudy.swap.people import People
 from understudy.swap.renderer import AnyRenderer, CropRenderer, Painted, Renderer, as_renderer, open_renderer
-from understudy.swap.settings import FaceSelector, SwapSettings, View
+from understudy.swap.settings import LEAST_STRENGTH, FaceSelector, SwapSettings, View
 from understudy.vision.detect import FaceDetector
 from understudy.vision.face import Face
 from understudy.vision.iris import IrisModel, eye_patch
 from understudy.vision.mesh import FaceMesh
+from understudy.vision.roll import RollCheck
 from understudy.vision.track import FaceTracker, TrackSettings
 
 __all__ = ["CropRenderer", "FaceSwapper", "SplitSwapSession", "SwapSession", "SwapSettings", "View"]
+
+_LOG = logging.getLogger(__name__)
 
 # A face whose mask covers less of its crop than this has not been replaced.
 _LEAST_COVERAGE = 0.05
@@ -248,29 +252,34 @@ class SwapSession:
         lap("warp")
 
         def finish() -> FrameResult:
-            painted = [each for answer in answers for each in answer()]
+            swaps = [(name, each) for name, answer in zip(parts, answers, strict=True) for each in answer()]
             lap("network")
-            image, done = self._blended(frame.image, painted, settings)
+            image, painted = self._blended(frame.image, swaps, settings)
             lap("blend")
-            note = self._trouble or _note(len(chosen), done, settings)
-            return FrameResult(image, frame.index, len(chosen), done, stages_ms, note)
+            note = self._trouble or _note(len(chosen), len(painted), settings)
+            names, is_mixed = tuple(dict.fromkeys(painted)), settings.strength < LEAST_STRENGTH
+            is_all = settings.faces == "all" and all(settings.persona_by_track.values())
+            regions = None if is_all else tuple(face.box for face in chosen)
+            counts = (len(chosen), len(painted))
+            return FrameResult(image, frame.index, *counts, stages_ms, note, names, is_mixed, regions)
 
         return finish
 
     def _blended(
-        self, image: NDArray[np.uint8], painted: Sequence[Painted], settings: SwapSettings
-    ) -> tuple[NDArray[np.uint8], int]:
-        """Return a new image with the swaps in it, and how many faces they replaced."""
+        self, image: NDArray[np.uint8], swaps: Sequence[tuple[str, Painted]], settings: SwapSettings
+    ) -> tuple[NDArray[np.uint8], list[str]]:
+        """Return a new image with the swaps in it, and for each face that they replaced the persona's name."""
         out = image.copy()
+        painted: list[str] = []
         # Nearer faces are larger, and cover those behind them.
-        ordered = sorted(painted, key=lambda each: -each.zoom)
-        coverage = [each.lay(out, settings, self._blender) for each in ordered]
+        for name, each in sorted(swaps, key=lambda swap: -swap[1].zoom):
+            if each.lay(out, settings, self._blender) >= _LEAST_COVERAGE and settings.strength > 0:
+                painted.append(name)
         if settings.view == View.MESH:
             for face in self._faces:
                 if face.mesh is not None:
                     draw_mesh(out, face)
-        done = sum(share >= _LEAST_COVERAGE for share in coverage)
-        return out, done if settings.strength > 0 else 0
+        return out, painted
 
     def _load_wanted(self) -> None:
         """Load what is wanted, until nothing newer is; runs in the session's own thread."""
@@ -280,8 +289,9 @@ class SwapSession:
             trouble = ""
             try:
                 self._model.load(_names(wanted))
-            except LiveframeError as error:
-                trouble = f"{error} The persona before it plays on."
+            except Exception as error:  # a file that is gone, a runtime that fails: later choices must still load
+                _LOG.warning("The persona %s could not be loaded.", wanted.persona, exc_info=error)
+                trouble = f"{_sentence(error)} The persona before it plays on."
             with self._lock:
                 if self._wanted is not wanted and not self._is_closed:
                     continue
@@ -331,9 +341,18 @@ def _load_face_models(threads: int) -> _FaceModels:
         detector.detect(grey)
         mesh.fit(grey, Face(np.array([200, 100, 440, 380], np.float32), 1.0, np.full((5, 2), 240, np.float32)))
         irises.fit(eye_patch(grey, np.array([200, 240], np.float32), np.array([260, 240], np.float32)))
+        RollCheck().upright(grey, Face(np.array([200, 100, 440, 380], np.float32), 1.0, np.zeros((5, 2), np.float32)))
+        RollCheck().turned_faces(grey, 1.0)
     except Exception as error:  # the runtimes' errors share no base class
         raise ModelError(f"The face models cannot run here: {error}. Run `uv sync` and try again.") from error
     return _FaceModels(detector, mesh, irises)
+
+
+def _sentence(error: Exception) -> str:
+    """What a persona's loader raised, as a sentence with a remedy."""
+    if isinstance(error, LiveframeError):
+        return str(error)
+    return f"The persona could not be loaded ({type(error).__name__}: {error}). Pick another one, or restart the app."
 
 
 def _names(settings: SwapSettings) -> list[str]:
@@ -345,4 +364,6 @@ def _note(found: int, done: int, settings: SwapSettings) -> str:
         return "No face is in sight."
     if settings.strength <= 0:
         return "At strength 0 nothing is replaced. Raise it, or show your own camera."
+    if settings.strength < LEAST_STRENGTH and done >= found:
+        return "Mixed with your own face: at this strength you may be recognised. Raise it."
     return "" if done >= found else "Not every face could be replaced."

@@ -13,12 +13,11 @@ from understudy.vision.detect import FaceDetector
 from understudy.vision.face import Face, Points
 from understudy.vision.mesh import FaceMesh, mesh_box
 from understudy.vision.one_euro import MeshSmoother
+from understudy.vision.roll import UPRIGHT_SCORE, RollCheck, five_points
 from understudy.vision.scene_change import Change, SceneWatch
 
 Box = NDArray[np.float32]
 
-# Mesh points that stand for the detector's five: right eye (its corners), left eye, nose tip, both mouth corners.
-_FIVE = np.array([33, 133, 362, 263, 1, 61, 291])
 _SAME_FACE = 0.4
 _MISSES = 3
 _REVIVE_RADIUS = 1.5
@@ -43,6 +42,7 @@ class TrackSettings:
         hold_s: how long a lost face still counts as found: it may be there, unseen.
         remember_s: how long a lost face's id is kept for its return.
         max_faces: how many faces are fitted; further ones are reported without a mesh.
+        check_every: frames between two looks whether a track's mesh lies on its face, and the right way up.
     """
 
     detect_every: int = 15
@@ -51,7 +51,8 @@ class TrackSettings:
     min_score: float = 0.6
     hold_s: float = 0.7
     remember_s: float = 2.0
-    max_faces: int = 6
+    max_faces: int = 24
+    check_every: int = 8
 
 
 class _Fit:
@@ -76,6 +77,7 @@ class _Track:
     smoother: MeshSmoother = field(default_factory=MeshSmoother)
     speed: NDArray[np.float32] = field(default_factory=lambda: np.zeros(2, np.float32))
     misses: int = 0
+    unchecked: int = 0
 
     def box_at(self, now_s: float) -> Box:
         """Where the face should be by now, at its last speed (for half a second at most)."""
@@ -90,7 +92,7 @@ class _Track:
             self.speed = (self.speed + np.float32(min(1.0, elapsed_s / 0.15)) * moved).astype(np.float32)
         self.fit, self.seen_s = fit, now_s
         smooth = self.smoother.step(fit.mesh, now_s)
-        self.face = Face(mesh_box(smooth), self.face.score, _five(smooth), smooth, fit.presence, self.id)
+        self.face = Face(mesh_box(smooth), self.face.score, five_points(smooth), smooth, fit.presence, self.id)
 
 
 class FaceTracker:
@@ -103,6 +105,7 @@ class FaceTracker:
     def __init__(self, detector: FaceDetector, mesh: FaceMesh, settings: TrackSettings | None = None) -> None:
         self._detector = detector
         self._mesh = mesh
+        self._roll = RollCheck()
         self._settings = settings or TrackSettings()
         self._ids = itertools.count()
         self._stages_ms: dict[str, float] = {}
@@ -115,12 +118,13 @@ class FaceTracker:
         self._lost: list[_Track] = []
         self._unfitted: list[Face] = []
         self._is_unsure = False
+        self._turn = 0
         self._scene = SceneWatch()
         self._since_detection = self._settings.detect_every
 
     @property
     def stages_ms(self) -> Mapping[str, float]:
-        """Milliseconds of the last update by stage: `detect` (0 when it did not run), `mesh`, `smooth`."""
+        """Milliseconds of the last update by stage: `detect`, `check` (0 when they did not run), `mesh`, `smooth`."""
         return self._stages_ms
 
     def update(self, image: NDArray[np.uint8], now_s: float) -> list[Face]:
@@ -135,7 +139,7 @@ class FaceTracker:
             fitted, or were lost less than `hold_s` ago: nothing can replace them, so whoever shows the frame
             has to hide them.
         """
-        self._stages_ms = {"detect": 0.0, "mesh": 0.0, "smooth": 0.0}
+        self._stages_ms = {"detect": 0.0, "mesh": 0.0, "check": 0.0, "smooth": 0.0}
         try:
             return self._updated(image, now_s)
         except Exception:
@@ -153,7 +157,7 @@ class FaceTracker:
         self._follow(image, now_s)
         self._since_detection += 1
         if self._wants_detection(change, now_s):
-            self._detect(image, now_s)
+            self._detect(image, now_s, change)
         held = [track for track in self._lost if self._is_held(track, now_s)]
         self._lost = [track for track in self._lost if now_s - track.seen_s <= self._settings.remember_s]
         return [track.face for track in self._tracks] + [_ghost(track, now_s) for track in held] + self._unfitted
@@ -177,8 +181,26 @@ class FaceTracker:
             boxes = [fits[track.id].box for track in pair]
             if all(track in self._tracks for track in pair) and _is_same(*boxes):
                 self._lose(max(pair, key=lambda track: surprise[track.id]))
+        self._check(image, fits)
         for track in self._tracks:
             self._advance(track, fits[track.id], now_s)
+
+    def _check(self, image: NDArray[np.uint8], fits: Mapping[int, _Fit]) -> None:
+        """Lose the track whose mesh the detector contradicts; the one unchecked for longest is asked about."""
+        for track in self._tracks:
+            track.unchecked += 1
+        due = max(self._tracks, key=lambda track: track.unchecked, default=None)
+        if due is None or due.unchecked < self._settings.check_every:
+            return
+        due.unchecked = 0
+        if self._agrees(image, fits[due.id]) is False:
+            self._lose(due)
+
+    def _agrees(self, image: NDArray[np.uint8], fit: _Fit) -> bool | None:
+        start_s = time.perf_counter()
+        agrees = self._roll.agrees(image, fit.mesh)
+        self._stages_ms["check"] += (time.perf_counter() - start_s) * 1e3
+        return agrees
 
     def _advance(self, track: _Track, fit: _Fit, now_s: float) -> None:
         start_s = time.perf_counter()
@@ -231,10 +253,16 @@ class FaceTracker:
             return True
         return any(self._is_held(track, now_s) for track in self._lost)
 
-    def _detect(self, image: NDArray[np.uint8], now_s: float) -> None:
+    def _detect(self, image: NDArray[np.uint8], now_s: float, change: Change) -> None:
         """Look for faces: confirm tracks, bring lost ones back, start new ones, note those that cannot be fitted."""
         start_s = time.perf_counter()
         found = self._detector.detect(image, self._settings.min_score)
+        if not found or change is not Change.NONE or self._since_detection >= self._settings.detect_every:
+            # What comes in moves for some frames, and one turn in each is enough; after a cut it is there at once.
+            self._turn = (self._turn + 1) % 3
+            turns = (0, 1, 2) if change is Change.CUT else (self._turn,)
+            turned = self._roll.turned_faces(image, self._settings.min_score, turns)
+            found += [face for face in turned if not any(_is_same(face.box, other.box) for other in found)]
         self._stages_ms["detect"] += (time.perf_counter() - start_s) * 1e3
         self._scene.mark()
         self._since_detection = 0
@@ -269,11 +297,9 @@ class FaceTracker:
         if len(self._tracks) >= self._settings.max_faces:
             self._unfitted.append(face)
             return
-        fit = self._fit(image, face)
-        if fit.presence >= self._settings.min_presence:
-            fit = self._fit(image, fit.mesh)
-        if not self._is_face(fit):
-            self._unfitted.append(replace(face, mesh=None, presence=fit.presence))
+        fit = self._first_fit(image, face)
+        if fit is None:
+            self._unfitted.append(replace(face, mesh=None))
             return
         if any(_is_same(fit.box, track.fit.box) for track in self._tracks):
             # One face stands behind another, and the mesh slipped onto the one in front.
@@ -284,6 +310,22 @@ class FaceTracker:
         track.face = replace(face, track_id=track.id)
         self._advance(track, fit, now_s)
         self._tracks = sorted([*self._tracks, track], key=lambda t: t.id)
+
+    def _first_fit(self, image: NDArray[np.uint8], face: Face) -> _Fit | None:
+        """Fit a face whose roll is not known; None where the model or the detector does not believe the fit."""
+        if face.score >= UPRIGHT_SCORE and (fit := self._believed(image, face)) is not None:
+            return fit
+        start_s = time.perf_counter()
+        upright = self._roll.upright(image, face)
+        self._stages_ms["detect"] += (time.perf_counter() - start_s) * 1e3
+        return self._believed(image, upright) if upright is not None else None
+
+    def _believed(self, image: NDArray[np.uint8], face: Face) -> _Fit | None:
+        """Fit twice: the first fit finds the better region."""
+        fit = self._fit(image, face)
+        if fit.presence >= self._settings.min_presence:
+            fit = self._fit(image, fit.mesh)
+        return fit if self._is_face(fit) and self._agrees(image, fit) else None
 
     def _returning(self, box: Box, now_s: float) -> _Track | None:
         """Take the track that this face continues, if any: a lost one, or one that strayed from what was detected.
@@ -299,11 +341,6 @@ class FaceTracker:
         (self._lost if track in self._lost else self._tracks).remove(track)
         track.smoother = MeshSmoother()
         return track
-
-
-def _five(mesh: Points) -> Points:
-    right, right_too, left, left_too, *rest = mesh[_FIVE, :2]
-    return np.stack([(right + right_too) / 2, (left + left_too) / 2, *rest])
 
 
 def _ghost(track: _Track, now_s: float) -> Face:
