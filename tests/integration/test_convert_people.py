@@ -1,6 +1,7 @@
 """Who plays: own personas by name or title, any photo with its record, and one persona for each of several people."""
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -12,6 +13,7 @@ from benchmarks.harness.tiny_bundle import PERSONAS, persona_colour
 from liveframe.frame import Image
 from tests.support.clips import read_clip, write_clip
 from tests.support.real_faces import astronaut, astronaut_clip
+from understudy.bundle.bundle import default_bundle
 from understudy.consent.check import synthetic_record
 from understudy.consent.trust_store import TrustStore
 from understudy.convert import main
@@ -30,7 +32,7 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("room")
     build_consented_bundle(folder / "bundle", PERSONAS, folder / "trust")
     astronaut_clip(folder / "in.mp4", 8)
-    cv2.imwrite(str(folder / "me.png"), astronaut())
+    shutil.copy(next(default_bundle().glob("*/still.png")), folder / "me.png")  # somebody else than in the clip
     key = TrustStore(folder / "trust").signing_key()
     (folder / "me.json").write_text(json.dumps(synthetic_record("Nora", {"by": "a test"}, [folder / "me.png"], key)))
     return folder
