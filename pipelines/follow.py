@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from training.model.log_model import DIGEST_TAG, fetch_bundle, find_version
+from training.model.tracking_uri import use_tracking
 from understudy.bundle.bundle import BundleError
 from understudy.jobs.quiet_logs import keep_quiet
-from understudy.jobs.work_folder import keep_tracking_together
 
 
 class Follower:
@@ -63,11 +63,11 @@ class Follower:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command until standard input is closed."""
     keep_quiet(os.environ)
-    keep_tracking_together(os.environ)
     parser = argparse.ArgumentParser(prog="pipelines.follow", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("uris", nargs="+", metavar="URI", help="models:/NAME@ALIAS or models:/NAME/VERSION")
     parser.add_argument("--every", type=float, default=10.0, help="seconds between two looks (default 10)")
     options = parser.parse_args(arguments)
+    use_tracking()
     follower = Follower(options.uris)
     while True:
         for answer in follower.news():

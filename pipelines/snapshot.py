@@ -21,7 +21,6 @@ from pipelines.registry import DEFAULT_NAME, Registry, VersionInfo
 from understudy.bundle.bundle import BundleError
 from understudy.jobs.queue import write_json
 from understudy.jobs.quiet_logs import keep_quiet
-from understudy.jobs.work_folder import keep_tracking_together
 
 _FETCHED = 12
 _JUDGEMENTS = 50
@@ -136,7 +135,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
     options = parser.parse_args(arguments)
     keep_quiet(os.environ)
-    keep_tracking_together(os.environ)
     try:
         snapshot = take_snapshot(Registry(options.name), options.out.resolve().parent / "registry")
     except Exception as error:  # MLflow's stores raise errors of their databases and transports, without a common base

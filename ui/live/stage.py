@@ -70,10 +70,11 @@ class Scene:
 @st.cache_resource(show_spinner=False)
 def _component() -> Any:
     script = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
-    return st.components.v2.component("stage", html=_html(), css=_CSS, js=script)
+    return st.components.v2.component("stage", html=bar_html(), css=_CSS, js=script)
 
 
-def _html() -> str:
+def bar_html() -> str:
+    """Give what stage.js brings to life: the buttons and the list of keys."""
     buttons = "".join(
         f'<button type="button" data-do="{name}" title="{escape(title)}" aria-label="{escape(title)}">'
         f'<span class="icon" aria-hidden="true" translate="no">{icon}</span>'
