@@ -13,6 +13,7 @@ from ui.parts.chart import table
 from ui.parts.consent_badge import consent_status
 from ui.parts.figures import LABELS, figures_table, show_clips, show_gates
 from ui.parts.job_card import Pace, find_job, is_active, is_moving, plain, show_job
+from ui.parts.needs import show_missing
 from ui.parts.notes import noted_job, read_note
 from ui.parts.registry_view import (
     Snapshot,
@@ -39,6 +40,8 @@ def page() -> None:
     """Draw the page."""
     st.title("Models")
     st.caption("Every training registers a version. The champion is what people should get; gates decide who that is.")
+    if show_missing("The registry", ("mlflow",)):
+        return
     registry_view().refresh(older_than_s=_STALE_S)
     snapshot = registry_view().read()
     _freshness(snapshot)
