@@ -250,7 +250,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     keep_quiet(os.environ)
     options = _parser().parse_args(arguments)
     from training.model.log_model import open_bundle
+    from training.model.tracking_uri import use_tracking
     from understudy.bundle.bundle import default_bundle
+
+    if str(options.bundle).startswith("models:"):
+        use_tracking()
 
     try:
         bundle = open_bundle(options.bundle or default_bundle())

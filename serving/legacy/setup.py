@@ -1,5 +1,7 @@
 """Source package of the legacy routine. Run where `python -m serving.build --legacy` has staged the packages."""
 
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 setup(
@@ -9,4 +11,5 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["liveframe*", "understudy*", "serving*"]),
     package_data={"": ["*.npy", "*.json"]},
+    install_requires=Path(__file__).with_name("requirements.txt").read_text().split(),
 )

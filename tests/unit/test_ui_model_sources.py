@@ -1,7 +1,6 @@
 """What each source is now, without a registry."""
 
 import sys
-from dataclasses import replace
 
 from benchmarks.harness.waiting import wait_until
 from ui.session import model_sources
@@ -12,7 +11,7 @@ from ui.session.settings import AppSettings
 def test_why_the_registrys_follower_ended_is_said(monkeypatch, tmp_path):
     ends = (sys.executable, "-c", "import sys; print('noise', file=sys.stderr); sys.exit('no such registry')")
     monkeypatch.setattr(model_sources, "module_command", lambda *_: ends)
-    settings = replace(AppSettings(bundle=tmp_path), model="models:/understudy@champion", tracking_uri=str(tmp_path))
+    settings = AppSettings(bundle=tmp_path, work=tmp_path, model="models:/understudy@champion")
     sources = ModelSources(None, settings, list)
     try:
         wait_until(lambda: sources.problem(ModelSource.CHAMPION))

@@ -41,7 +41,7 @@ _CSS = """<style>
   .st-key-live .stColumn:has(.st-key-panel) { flex: 1 1 20rem; width: auto; }
   .st-key-panel { max-height: calc(100dvh - 4.75rem); overflow: hidden auto; padding: 2px 0.5rem 2px 2px; }
 }
-@media (min-width: 1000px) { .st-key-bar { margin-top: -4.35rem; align-self: flex-end; width: auto; z-index: 1; } }
+@media (min-width: 1000px) { .st-key-bar { margin-top: -4.85rem; align-self: flex-end; width: auto; z-index: 1; } }
 @media (max-width: 640px) {
   .stMainBlockContainer:has(.st-key-live) { padding: 3.5rem 0.75rem 1rem; }
   .stColumn:has(.st-key-stage) { position: sticky; top: 3.25rem; z-index: 5; background: var(--st-background-color); }

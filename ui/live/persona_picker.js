@@ -22,8 +22,11 @@ class Picker {
   set({ label, groups, chosen }) {
     const drawn = JSON.stringify([label, groups]);
     if (drawn !== this.drawn) this.draw(label, groups);
+    const isFirst = !this.drawn;
     this.drawn = drawn;
     this.mark(chosen);
+    // The page's first question: whoever comes by keyboard need not pass the navigation and the picture.
+    if (isFirst && document.activeElement === document.body) this.faces.find((face) => face.tabIndex === 0)?.focus({ preventScroll: true });
   }
 
   end() {

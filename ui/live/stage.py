@@ -9,6 +9,7 @@ import streamlit as st
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from ui.relay.camera_socket import below_base
 from ui.session.viewer import ViewerRegistry
 
 COVER_PATH = "/cover"
@@ -69,10 +70,11 @@ class Scene:
 @st.cache_resource(show_spinner=False)
 def _component() -> Any:
     script = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
-    return st.components.v2.component("stage", html=_html(), css=_CSS, js=script)
+    return st.components.v2.component("stage", html=bar_html(), css=_CSS, js=script)
 
 
-def _html() -> str:
+def bar_html() -> str:
+    """Give what stage.js brings to life: the buttons and the list of keys."""
     buttons = "".join(
         f'<button type="button" data-do="{name}" title="{escape(title)}" aria-label="{escape(title)}">'
         f'<span class="icon" aria-hidden="true" translate="no">{icon}</span>'
@@ -102,7 +104,7 @@ def stage(token: str, scene: Scene, is_covered: bool, is_recording: bool) -> Non
         key="stage_bar",
         data={
             "token": token,
-            "coverPath": st.get_option("server.baseUrlPath").rstrip("/") + COVER_PATH,
+            "coverPath": below_base(COVER_PATH),
             "still": scene.still,
             "hint": scene.hint,
             "aspect": scene.aspect,
