@@ -9,7 +9,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from ui.live.stage import COVER_PATH, cover
-from ui.relay.camera_socket import PATH
+from ui.relay.camera_socket import PATH, below_base
 from ui.relay.websocket import relay_frames
 from ui.session.settings import app_settings
 from ui.session.shared import viewer_registry
@@ -29,6 +29,5 @@ async def panic(request: Request) -> Response:
     return await cover(request, viewer_registry())
 
 
-base = st.get_option("server.baseUrlPath").rstrip("/")
-routes = [WebSocketRoute(base + PATH, frames), Route(base + COVER_PATH, panic, methods=["POST"])]
+routes = [WebSocketRoute(below_base(PATH), frames), Route(below_base(COVER_PATH), panic, methods=["POST"])]
 app = st.App("ui/main.py", routes=routes)
