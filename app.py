@@ -2,19 +2,22 @@
 
 import streamlit as st
 from starlette.middleware import Middleware
-from starlette.routing import WebSocketRoute
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from serving.server.bounded_http import Bounds
 from ui.guard import Guard
-from ui.relay.camera_socket import PATH
+from ui.live.stage import COVER_PATH, cover
+from ui.relay import mjpeg
+from ui.relay.camera_socket import PATH, below_base
+from ui.relay.mjpeg import stream_pictures
 from ui.relay.websocket import MOST_FRAME_BYTES, relay_frames
 from ui.session.settings import app_settings
 from ui.session.shared import viewer_registry
 
 app_settings()  # a wrong environment stops the start here, with a sentence
-_base = st.get_option("server.baseUrlPath").strip("/")
-_base = f"/{_base}" if _base else ""
 
 
 async def frames(socket: WebSocket) -> None:
@@ -22,16 +25,26 @@ async def frames(socket: WebSocket) -> None:
     await relay_frames(socket, viewer_registry())
 
 
-app = st.App(
-    "ui/main.py",
-    routes=[WebSocketRoute(_base + PATH, frames)],
-    middleware=[
-        Middleware(
-            Guard,
-            hosts=st.get_option("server.allowedHosts"),
-            origins=st.get_option("server.corsAllowedOrigins"),
-            base=_base,
-            bounds=Bounds(messages=((PATH, MOST_FRAME_BYTES),)),
-        )
-    ],
+async def panic(request: Request) -> Response:
+    """Cover one viewer, or let them go on; see `ui.live.stage`."""
+    return await cover(request, viewer_registry())
+
+
+async def pictures(request: Request) -> Response:
+    """Send one viewer's pictures to OBS; see `ui.relay.mjpeg`."""
+    return await stream_pictures(request, viewer_registry())
+
+
+routes = [
+    WebSocketRoute(below_base(PATH), frames),
+    Route(below_base(COVER_PATH), panic, methods=["POST"]),
+    Route(below_base(mjpeg.PATH), pictures),
+]
+guard = Middleware(
+    Guard,
+    hosts=st.get_option("server.allowedHosts"),
+    origins=st.get_option("server.corsAllowedOrigins"),
+    base=below_base(""),
+    bounds=Bounds(messages=((PATH, MOST_FRAME_BYTES),)),
 )
+app = st.App("ui/main.py", routes=routes, middleware=[guard])

@@ -12,6 +12,7 @@ from liveframe.errors import WireError
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_CORE = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
+_MOST_EXIF_BYTES = 64 * 1024  # which way is up
 _MOST_CHUNKS = 10_000  # encoders write one for every 8 KB
 _JPEG_FRAMES = frozenset({0xC0, 0xC1, 0xC2})  # baseline, extended, progressive
 _JPEG_BARE = frozenset({0x01, *range(0xD0, 0xD8)})  # markers without a length
@@ -63,16 +64,19 @@ def encode_picture(image: NDArray[np.uint8], encoding: Encoding, quality: int = 
 _FULL_COLOUR = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
 
 
-def decode_picture(data: bytes | memoryview, max_side: int, *, is_grey: bool = False) -> NDArray[np.uint8]:
+def decode_picture(
+    data: bytes | memoryview, max_side: int, *, is_grey: bool = False, is_upright: bool = False
+) -> NDArray[np.uint8]:
     """Read a JPEG, WebP or PNG picture.
 
     Args:
         data: the encoded bytes.
         max_side: px; a picture that says it is larger is refused undecoded.
         is_grey: give one channel instead of three.
+        is_upright: turn it as its EXIF data say; for whole frames of cameras. Crops and masks lie as they are.
 
     Returns:
-        uint8 [H, W, 3] BGR, or [H, W] grey. Never rotated by metadata.
+        uint8 [H, W, 3] BGR, or [H, W] grey.
 
     Raises:
         WireError: unknown format, too large, or damaged.
@@ -84,12 +88,14 @@ def decode_picture(data: bytes | memoryview, max_side: int, *, is_grey: bool = F
         )
     if data[:1] == _PNG_START[:1]:
         data = _png_core(memoryview(data))
-    flags = (cv2.IMREAD_GRAYSCALE if is_grey else cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
+    flags = cv2.IMREAD_GRAYSCALE if is_grey else cv2.IMREAD_COLOR
+    flags |= 0 if is_upright else cv2.IMREAD_IGNORE_ORIENTATION
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
         raise WireError(f"A picture of {len(data)} bytes is damaged: {error.err}. Send it again.") from error
-    if image is None or image.shape[:2] != (height, width):
+    sizes = [(height, width), (width, height)] if is_upright else [(height, width)]
+    if image is None or image.shape[:2] not in sizes:
         raise WireError(f"A picture of {len(data)} bytes is damaged. Send it again.")
     return np.asarray(image, np.uint8)
 
@@ -125,7 +131,7 @@ def _png_core(view: memoryview) -> bytes:
             break
         end = at + 12 + int.from_bytes(view[at : at + 4], "big")
         kind = bytes(view[at + 4 : at + 8])
-        if kind in _PNG_CORE:
+        if kind in _PNG_CORE or (kind == b"eXIf" and end - at < _MOST_EXIF_BYTES):
             parts.append(bytes(view[at:end]))
         if kind == b"IEND" and end <= len(view):
             _check_inflated(view, b"".join(part[8:-4] for part in parts if part[4:8] == b"IDAT"))

@@ -36,6 +36,7 @@ _MAGIC = b"LFRB"
 _HEADER = struct.Struct("<4sBBBBHHHH")
 _LENGTHS = struct.Struct("<II")
 _CHANNELS = (1, 3, 4)
+_FROM_URL = str.maketrans("-_", "+/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,7 +356,14 @@ def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
 
 
+def plain_base64(text: str) -> str:
+    """Bring base64 as other programs write it (in lines, in the URL's alphabet, unpadded) to the plain one."""
+    text = "".join(text.split()).translate(_FROM_URL)
+    return text + "=" * (-len(text) % 4)
+
+
 def _unbase64(text: str, index: int, limits: WireLimits) -> bytes:
+    text = plain_base64(text)
     if len(text) > limits.max_bytes * 4 // 3:
         raise WireError(f"Instance {index} must have at most {limits.max_bytes} bytes. Make the picture smaller.")
     try:

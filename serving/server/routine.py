@@ -247,7 +247,7 @@ class Routine:
     def _from_picture(self, payload: Payload) -> Inputs:
         if len(payload.body) > LIMITS.max_bytes:
             raise WireError(f"A frame must have at most {LIMITS.max_bytes} bytes, but has {len(payload.body)}.")
-        image = decode_picture(payload.body, LIMITS.max_side)
+        image = decode_picture(payload.body, LIMITS.max_side, is_upright=True)
         variant = self.variant(payload.variant)
         encoding = PICTURES[payload.content_type]
         return Inputs(Task.FRAMES, variant, image[None], payload.content_type, encoding)

@@ -11,14 +11,12 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
-_ROOT = Path(__file__).resolve().parents[2]
+from understudy.jobs.work_folder import work_folder
+
+__all__ = ["log_dataset", "tracking_uri", "use_tracking", "work_folder"]
+
 _VARIABLE = "MLFLOW_TRACKING_URI"
 _SQLITE = "sqlite:///"
-
-
-def work_folder(environment: Mapping[str, str]) -> Path:
-    """Return the folder of everything that is made here: `UNDERSTUDY_WORK`, or work/ in the checkout."""
-    return Path(environment.get("UNDERSTUDY_WORK") or _ROOT / "work").expanduser().resolve()
 
 
 def tracking_uri(environment: Mapping[str, str]) -> str:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import streamlit as st
 
 from ui.parts.figures import figures_table, show_clips, show_gates
-from ui.parts.job_card import Pace, find_job, is_active, is_moving, show_job
+from ui.parts.job_card import is_active, watch_job
 from ui.parts.job_entry import job_command
 from ui.parts.notes import note_job, noted_job, read_note
 from ui.parts.registry_view import promote_job, promotion_folder, registry_view
@@ -17,7 +17,8 @@ from ui.session.workspace import is_local_or_logged_in, job_queue
 from ui.studio.faces_panel import clips_of
 from ui.studio.training_runs import MODEL, Run
 from understudy.bundle.bundle import Bundle, BundleError
-from understudy.jobs.queue import Job, JobState, module_command, write_json
+from understudy.jobs.atomic_file import write_json
+from understudy.jobs.queue import Job, JobState, module_command
 from understudy.media.guard import VIDEO_EXTENSIONS, MediaError
 
 _FRAMES = "150"
@@ -35,7 +36,8 @@ def compare_panel(persona: ShelfPersona, run: Run) -> None:
     """Draw the comparison of a finished training."""
     st.subheader("How good is it?")
     evaluation, promotion = noted_job(run.evaluation, "evaluate"), noted_job(run.evaluation, "promote")
-    clip = _choose_clip(persona, run)
+    held_out = _held_out_clip(run)
+    clip = held_out or _own_clip(persona)
     with st.container(horizontal=True):
         is_busy = is_active(evaluation) or is_active(promotion)
         is_first = not (run.evaluation / "candidate").is_dir()
@@ -48,14 +50,14 @@ def compare_panel(persona: ShelfPersona, run: Run) -> None:
         ):
             _evaluate(persona, run, clip)
             st.rerun()
-        _promote_button(run, clip, is_busy, is_first)
+        _promote_button(run, held_out, is_busy, is_first)
     for job in (evaluation, promotion):
         if job is not None and (is_active(job) or job.state is not JobState.DONE):
-            _watch(job)
+            watch_job(job, _doing, registry_view().refresh)
     _results(run, promotion)
 
 
-def _choose_clip(persona: ShelfPersona, run: Run) -> Path | None:
+def _held_out_clip(run: Run) -> Path | None:
     """Draw the choice of a clip to judge by: an upload, or what was uploaded for the same purpose before."""
     folder = run.evaluation / "clips"
     upload = st.file_uploader(
@@ -70,9 +72,11 @@ def _choose_clip(persona: ShelfPersona, run: Run) -> Path | None:
         except MediaError as error:
             st.error(str(error), icon=":material/block:")
     clips = [path for path in folder.glob("*") if path.suffix in VIDEO_EXTENSIONS]
-    kept = sorted(clips, key=lambda path: path.stat().st_mtime)
-    if kept:
-        return kept[-1]
+    return max(clips, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def _own_clip(persona: ShelfPersona) -> Path | None:
+    """What to evaluate by where nothing was uploaded; never to promote by."""
     own = clips_of(persona)
     if own:
         st.caption("Without one, the persona’s own clip is used: the training knows it, so the figures flatter.")
@@ -127,7 +131,9 @@ def _promote_button(run: Run, clip: Path | None, is_busy: bool, is_first: bool) 
         type="secondary" if is_first else "primary",
         icon=":material/trophy:",
         disabled=is_busy or clip is None or "champion" in version.aliases or not is_local_or_logged_in(),
-        help=f"Version {version.version} becomes the champion, if it holds every gate on this clip.",
+        help=f"Version {version.version} becomes the champion, if it holds every gate on this clip."
+        if clip is not None
+        else "Upload a clip above that the training has not seen: nothing is promoted by what it learned from.",
     )
     if is_wanted and clip is not None:
         note_job(run.evaluation, promote_job(MODEL, version, [clip]), "promote")
@@ -146,21 +152,8 @@ def _digest(run: Run) -> str:
     return _digest_of(str(manifest), manifest.stat().st_mtime_ns)
 
 
-def _watch(job: Job) -> None:
-    if is_moving(job):
-        job_queue().ensure_worker()
-        st.fragment(_show, run_every=2.0)(job.id)
-    else:
-        show_job(job, Pace())
-
-
-def _show(job_id: str) -> None:
-    job = find_job(job_id)
-    if job is None or not is_moving(job):
-        registry_view().refresh()
-        st.rerun()
-        return
-    show_job(job, Pace(None, _last_line(job_queue().log_tail(job_id)) or "Starting"))
+def _doing(job_id: str) -> str:
+    return _last_line(job_queue().log_tail(job_id)) or "Starting"
 
 
 def _last_line(log: str) -> str:
