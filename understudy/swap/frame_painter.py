@@ -13,6 +13,7 @@ from understudy.swap.one_shot import CONTROL_PX, DriverFace, Target, enlarged_ov
 from understudy.swap.shape import FIELD_GRID, NO_MAP, Field, Identity, bending, moved, shape_model
 from understudy.vision.align import align
 from understudy.vision.face import Face, Matrix, Points
+from understudy.vision.iris import EyePair
 
 # A field that moves nothing by more than this, px of the control crop, is none.
 _STILL_PX = 0.05
@@ -62,16 +63,16 @@ def prepare(image: NDArray[np.uint8], driver: Driver, wanted: Identity, shape: f
     face: Face = driver.face
     aligned = align(image, face, CONTROL_PX)
     to_crop = aligned.frame_to_crop
-    mesh, irises, crop, field = aligned.mesh, driver.eyes.irises, aligned.crop, None
-    eyes = driver.eyes.moved(to_crop)
-    mesh, irises = eyes.on(mesh), eyes.irises
+    mesh, eyes, crop, field = aligned.mesh, driver.eyes.moved(to_crop), aligned.crop, None
     if shape * driver.confidence > 0:
         change = shape_model().displacement(aligned.mesh, driver.identity, wanted)
         field = bending(aligned.mesh, change * np.float32(shape * driver.confidence), CONTROL_PX)
         if float(np.abs(field).max()) < _STILL_PX:
             field = None
         else:
-            mesh, irises = moved(mesh, field, CONTROL_PX), moved(irises, field, CONTROL_PX)
+            mesh = moved(mesh, field, CONTROL_PX)
+            lids = moved(eyes.lids.reshape(-1, 2), field, CONTROL_PX).reshape(eyes.lids.shape)
+            eyes = EyePair(moved(eyes.irises, field, CONTROL_PX), lids)
             crop = _bent(crop, field)
     to_frame = np.asarray(cv2.invertAffineTransform(to_crop.astype(np.float64)), np.float64)
     painted = _rectangle(mesh[:, :2], to_crop, to_frame, image.shape)
@@ -82,7 +83,7 @@ def prepare(image: NDArray[np.uint8], driver: Driver, wanted: Identity, shape: f
         whole = _rectangle(_CORNERS, to_crop, to_frame, image.shape)
         assert whole is not None  # the painted rectangle lies in it
         bent = Bent(*whole, np.asarray(field @ to_frame[:, :2].T.astype(np.float32), np.float32))
-    return Prepared(DriverFace(crop, mesh, irises), *painted, bent)
+    return Prepared(DriverFace(crop, mesh, eyes), *painted, bent)
 
 
 def lay_over(frame: NDArray[np.uint8], prepared: Prepared, painted: NDArray[np.uint8], strength: float) -> float:
