@@ -23,6 +23,7 @@ from ui.session.settings import AppSettings
 from understudy.bundle.bundle import Bundle
 from understudy.jobs.queue import ROOT, module_command
 from understudy.provenance.disclosure import read_disclosure
+from understudy.swap.served import crop_model
 from understudy.swap.swapper import FaceSwapper
 
 POLL_EVERY_S = 10.0
@@ -86,7 +87,7 @@ def remote_model(embedded: ServedModel, settings: AppSettings) -> ServedModel:
     """
     bundle = embedded.bundle
     names = [info.name for info in bundle.personas]
-    renderers = {name: RemoteModel(settings.remote, bundle.swap_model(name), name) for name in names}
+    renderers = {name: RemoteModel(settings.remote, crop_model(bundle, name), name) for name in names}
     return ServedModel(bundle, FaceSwapper(bundle, renderers=renderers), embedded.overlays, "Remote endpoint")
 
 

@@ -132,8 +132,18 @@ class OneShotRenderer:
         scale = float(np.sqrt(self._area / oval_area(driver.mesh)))  # reference px a crop px
         warped = cv2.cvtColor(self._warp.sampled(positions, scale), cv2.COLOR_BGRA2BGR)
         warped = np.asarray(cv2.bitwise_and(warped, warped, mask=covered), np.uint8)
+        # Before the network sees it: an iris where the photo has none would be something before the face.
+        self._look(warped, driver, driver.lidded, None, chosen)
         opacity, light, colour = self._decide(driver, warped, covered, chosen)
         return self._painted(driver, target, chosen, _Decision(positions, scale, opacity, light, colour))
+
+    def _look(
+        self, face: NDArray[np.uint8], driver: DriverFace, mesh: Points, to_face: Matrix | None, options: PaintOptions
+    ) -> None:
+        """Turn a painted face's eyes to where the driver looks, in place; `mesh` and `to_face`: in px of the face."""
+        if self._gaze is not None and driver.eyes is not None and not options.own_eyes:
+            irises = driver.eyes.irises if to_face is None else moved_irises(driver.eyes.irises, to_face)
+            self._gaze.turn(face, mesh, irises)
 
     def _decide(
         self, driver: DriverFace, warped: NDArray[np.uint8], covered: Mask, options: PaintOptions
@@ -164,8 +174,7 @@ class OneShotRenderer:
         zoom = float(np.sqrt(abs(np.linalg.det(to_crop[:, :2]))))  # crop px a target px
         face = self._warp.sampled(enlarged_over(how.positions, to_crop, target), how.scale * zoom)
         mesh, to_target = _onto(driver.lidded, target.to_crop), cv2.invertAffineTransform(to_crop)
-        if self._gaze is not None and driver.eyes is not None and not options.own_eyes:
-            self._gaze.turn(face, mesh, moved_irises(driver.eyes.irises, np.asarray(to_target, np.float32)))
+        self._look(face, driver, mesh, np.asarray(to_target, np.float32), options)
         grid = to_crop * (LIGHT_GRID / CONTROL_PX)
         grid[:, 2] += (LIGHT_GRID / CONTROL_PX - 1) / 2
         light = np.ones((LIGHT_GRID, LIGHT_GRID, 4), np.float32)  # the fourth channel stays as it is
