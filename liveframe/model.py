@@ -1,6 +1,6 @@
 """The two seams: what the app relays (FrameModel) and what is served (BatchModel)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -71,6 +71,21 @@ class FrameModel(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """A named tensor, without the batch axis.
+
+    Attributes:
+        name: by which it is handed over and sent.
+        dtype: "uint8" or "float32".
+        shape: of one item.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class BatchSpec:
     """Shapes that a BatchModel takes and gives, without the batch axis.
 
@@ -78,11 +93,17 @@ class BatchSpec:
         input_shape: (H, W, C) of one input, uint8; C=3 is BGR.
         output_shape: (H2, W2, C2) of one output, uint8; C2=4 is BGR and mask.
         max_batch: the largest batch that one call takes.
+        extras: tensors that accompany every picture (float32), such as the mesh of the face in it; each is a keyword
+            of `predict`.
+        input_name, output_name: what protocols that name tensors call the pictures.
     """
 
     input_shape: tuple[int, int, int]
     output_shape: tuple[int, int, int]
     max_batch: int = 16
+    extras: tuple[TensorSpec, ...] = ()
+    input_name: str = "crop"
+    output_name: str = "swap"
 
 
 @runtime_checkable
@@ -91,8 +112,12 @@ class BatchModel(Protocol):
 
     spec: BatchSpec
 
-    def predict(self, batch: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def predict(self, batch: NDArray[np.uint8], **extras: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Answer a batch: uint8 [N, *input_shape] -> uint8 [N, *output_shape], same order.
+
+        Args:
+            batch: the pictures.
+            **extras: what `spec.extras` names, float32 [N, ...] each.
 
         Raises:
             FrameError: the batch has another shape or dtype, or more than max_batch items.
@@ -101,12 +126,25 @@ class BatchModel(Protocol):
         ...
 
 
-def check_batch(batch: NDArray[np.uint8], spec: BatchSpec) -> None:
+def check_batch(
+    batch: NDArray[np.uint8], spec: BatchSpec, extras: Mapping[str, NDArray[np.float32]] | None = None
+) -> None:
     """Refuse a batch that a model's spec does not allow.
 
     Raises:
-        FrameError: another dtype or shape, or more than spec.max_batch items.
+        FrameError: another dtype or shape, more than spec.max_batch items, or other tensors beside it.
     """
+    given = extras or {}
+    if set(given) != {port.name for port in spec.extras}:
+        wanted = ", ".join(port.name for port in spec.extras) or "nothing"
+        raise FrameError(f"batch must come with {wanted}, but came with {', '.join(given) or 'nothing'}.")
+    for port in spec.extras:
+        tensor = given[port.name]
+        if tensor.dtype != np.float32 or tensor.shape != (len(batch), *port.shape):
+            raise FrameError(
+                f"{port.name} must be float32 [{len(batch)}, {', '.join(map(str, port.shape))}], "
+                f"but got {tensor.dtype} {list(tensor.shape)}."
+            )
     if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[1:] != spec.input_shape:
         raise FrameError(
             f"batch must be uint8 [N, {', '.join(map(str, spec.input_shape))}], "

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from training.model.log_model import DIGEST_TAG, fetch_bundle, find_version
+from training.model.tracking_uri import use_tracking
 from understudy.bundle.bundle import BundleError
 from understudy.jobs.quiet_logs import keep_quiet
 
@@ -66,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("uris", nargs="+", metavar="URI", help="models:/NAME@ALIAS or models:/NAME/VERSION")
     parser.add_argument("--every", type=float, default=10.0, help="seconds between two looks (default 10)")
     options = parser.parse_args(arguments)
+    use_tracking()
     follower = Follower(options.uris)
     while True:
         for answer in follower.news():

@@ -13,6 +13,7 @@ Exit status: 0 promoted (or already the champion), 1 a gate failed, 2 could not 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import sys
@@ -24,8 +25,9 @@ from typing import TYPE_CHECKING
 from liveframe.errors import LiveframeError
 from pipelines.gates import DEFAULT_GATES, Gate, Verdict, judge_gates, load_gates
 from pipelines.held_out import judge_held_out
-from pipelines.registry import CHALLENGER, CHAMPION, DEFAULT_NAME, Registry, RegistryError
+from pipelines.registry import CHALLENGER, CHAMPION, DEFAULT_NAME, ROLLED_BACK_TAG, Registry, RegistryError
 from training.model.log_model import fetch_bundle, find_version
+from training.model.tracking_uri import log_dataset, use_tracking
 from understudy.bundle.bundle import Bundle, BundleError
 from understudy.consent.persona import Persona
 from understudy.consent.record import ConsentError
@@ -101,7 +103,13 @@ class Trial:
 
 
 def promote(
-    registry: Registry, candidate_uri: str, trial: Trial, gates: Sequence[Gate], trust: Trust, alias: str = CHAMPION
+    registry: Registry,
+    candidate_uri: str,
+    trial: Trial,
+    gates: Sequence[Gate],
+    trust: Trust,
+    alias: str = CHAMPION,
+    is_again: bool = False,
 ) -> Decision:
     """Judge a candidate against the champion, and move the alias when every gate holds.
 
@@ -114,6 +122,7 @@ def promote(
         gates: what must hold.
         trust: whose consent records count.
         alias: what to move.
+        is_again: whether a version that was rolled back may be promoted once more.
 
     Raises:
         BundleError: there is no such candidate, or the champion's bundle is damaged.
@@ -126,18 +135,25 @@ def promote(
     if version == before:
         verdict = Verdict("version", True, f"Version {version} is the {alias} already.")
         return Decision(registry.name, version, before, True, (verdict,))
+    if (when := candidate.tags.get(ROLLED_BACK_TAG)) and not is_again:
+        sentence = (
+            f"Version {version} was rolled back at {when}. Register a better one, or give --again to try this one."
+        )
+        return _concluded(
+            registry, Decision(registry.name, version, before, False, (Verdict("rollback", False, sentence),)), trial
+        )
     checks, bundle = check_bundle(candidate_uri, trust)
     if bundle is None or not all(verdict.is_passed for verdict in checks):
-        return _concluded(registry, Decision(registry.name, version, before, False, checks))
+        return _concluded(registry, Decision(registry.name, version, before, False, checks), trial)
     checks = (*checks, judge_held_out(bundle, trial.clips))
     if not checks[-1].is_passed:
-        return _concluded(registry, Decision(registry.name, version, before, False, checks))
+        return _concluded(registry, Decision(registry.name, version, before, False, checks), trial)
     mine, theirs = _compare(registry, bundle, before, trial)
     verdicts = checks + judge_gates(gates, mine, theirs)
     is_promoted = all(verdict.is_passed for verdict in verdicts)
     if is_promoted:
         registry.replace_alias(alias, version, before)
-    return _concluded(registry, Decision(registry.name, version, before, is_promoted, verdicts, mine, theirs))
+    return _concluded(registry, Decision(registry.name, version, before, is_promoted, verdicts, mine, theirs), trial)
 
 
 def check_bundle(uri: str, trust: Trust) -> tuple[tuple[Verdict, ...], Bundle | None]:
@@ -179,8 +195,8 @@ def _compare(
     return mine, tuple(evaluator.run(bundle, out=trial.out / "champion" if trial.out else None))
 
 
-def _concluded(registry: Registry, decision: Decision) -> Decision:
-    """Log a decision to an MLflow run of its own, and tag the candidate with it."""
+def _concluded(registry: Registry, decision: Decision, trial: Trial) -> Decision:
+    """Log a decision to an MLflow run of its own, beside the version's training, and tag the candidate with it."""
     import mlflow
 
     sentences = " ".join(verdict.sentence for verdict in decision.failed)
@@ -188,9 +204,14 @@ def _concluded(registry: Registry, decision: Decision) -> Decision:
         decision.candidate,
         {"gates": "passed" if not decision.failed else "failed", "gates_failed": sentences[:4000]},
     )
-    with mlflow.start_run(run_name=f"promote {decision.name} {decision.candidate}"):
+    version = find_version(registry.uri(decision.candidate))
+    experiment = mlflow.get_run(version.run_id).info.experiment_id if version.run_id else None
+    name = f"promote {decision.name} {decision.candidate}"
+    with mlflow.start_run(run_name=name, experiment_id=experiment):
+        for clip in trial.clips:
+            log_dataset(clip.stem, str(clip.absolute()), hashlib.sha256(clip.read_bytes()).hexdigest(), "evaluation")
         mlflow.log_params({"candidate": decision.candidate, "champion": decision.champion or "none"})
-        mlflow.log_metrics({"promoted": float(decision.is_promoted)} | _metrics(decision))
+        mlflow.log_metrics({"promoted": float(decision.is_promoted)} | _metrics(decision), model_id=version.model_id)
         mlflow.log_text(decision.to_json() + "\n", "decision.json")
     return decision
 
@@ -218,11 +239,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--frames", type=int, default=0, metavar="N", help="take the first n frames of each clip")
     parser.add_argument("--out", type=Path, help="where to write side-by-side clips and plots of both")
     parser.add_argument("--json", action="store_true", help="print the decision as one JSON object")
+    parser.add_argument("--again", action="store_true", help="also a version that was rolled back")
     parser.add_argument("--rollback", action="store_true", help="point the alias back to the version before")
     return parser
 
 
 def _run(options: argparse.Namespace) -> int:
+    use_tracking(experiment=options.name)
     registry = Registry(options.name)
     if options.rollback:
         left, now = registry.rollback(options.alias)
@@ -231,7 +254,7 @@ def _run(options: argparse.Namespace) -> int:
     trust = TrustStore(trust_folder(os.environ)).read()
     trial = Trial(tuple(options.clips), max(1, options.every), options.frames, options.out)
     candidate = options.candidate or registry.uri(CHALLENGER)
-    decision = promote(registry, candidate, trial, load_gates(options.gates), trust, options.alias)
+    decision = promote(registry, candidate, trial, load_gates(options.gates), trust, options.alias, options.again)
     if options.json:
         print(decision.to_json())
     else:

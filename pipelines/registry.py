@@ -4,7 +4,7 @@
     uv run python -m pipelines.registry register BUNDLE --alias challenger
     uv run python -m pipelines.registry resolve models:/understudy@champion
 
-The tracking server is MLFLOW_TRACKING_URI, or sqlite in the working directory.
+The tracking server is MLFLOW_TRACKING_URI, or sqlite in the work folder.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from liveframe.errors import LiveframeError
 from training.model.log_model import DIGEST_TAG, LoggedBundle, fetch_bundle, find_version, log_bundle
+from training.model.tracking_uri import use_tracking
 from understudy.bundle.bundle import BundleError
 from understudy.jobs.quiet_logs import keep_quiet
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 DEFAULT_NAME = "understudy"
 CHAMPION = "champion"
 CHALLENGER = "challenger"
+ROLLED_BACK_TAG = "rolled_back"
 # A registered model's tag holds the versions that an alias left behind, oldest first: rolling back pops the last.
 _HISTORY = "history."
 _MAX_HISTORY = 50
@@ -62,7 +65,7 @@ class VersionInfo:
 
 
 class Registry:
-    """The versions of one registered bundle, at MLflow's current tracking server.
+    """The versions of one registered bundle, where `training.model.tracking_uri` says that MLflow is.
 
     Args:
         name: the registered model.
@@ -172,7 +175,8 @@ class Registry:
     def rollback(self, alias: str = CHAMPION) -> tuple[int, int]:
         """Point an alias back to the version before, as often as there is one.
 
-        The version is fetched and verified first: a damaged one is refused, and the alias stays.
+        The version that it leaves is tagged: it is not promoted again unless somebody asks for that very thing.
+        The version before is fetched and verified first: a damaged one is refused, and the alias stays.
 
         Returns:
             The version it left, and the one it points to now.
@@ -192,6 +196,7 @@ class Registry:
         self.resolve(past[-1])
         self._client().set_registered_model_alias(self.name, alias, str(past[-1]))
         self._write_history(alias, past[:-1])
+        self.tag(current, {ROLLED_BACK_TAG: datetime.now(UTC).isoformat(timespec="seconds")})
         return current, past[-1]
 
     def history(self, alias: str = CHAMPION) -> list[int]:
@@ -227,6 +232,7 @@ class Registry:
     def _client() -> MlflowClient:
         from mlflow import MlflowClient
 
+        use_tracking()
         return MlflowClient()
 
 
@@ -256,6 +262,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; give its exit status: 2 when it is refused."""
     keep_quiet(os.environ)
     options = _parser().parse_args(arguments)
+    use_tracking(experiment=options.name)
     registry = Registry(options.name)
     try:
         if options.command == "list":

@@ -26,6 +26,7 @@ from pipelines.code_digest import ROOT
 from pipelines.held_out import shared_content
 from pipelines.step_cache import StepRun, read_log
 from pipelines.steps import ReleaseError
+from training.model.tracking_uri import tracking_uri
 from understudy.consent.trust_store import trust_folder
 from understudy.jobs.quiet_logs import keep_quiet
 from understudy.media.clip import find_media
@@ -124,7 +125,7 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
     add("--work", type=Path, default=Path("work/release"), help="results, cache and MLflow's file (%(default)s)")
     add("--runner", choices=("kfp", "inline"), default="kfp", help="Kubeflow's local runner, or plain calls")
     add("--no-cache", action="store_true", help="do every step, and keep nothing")
-    add("--tracking", default="", help="MLflow's address; a file in --work where left out")
+    add("--tracking", default="", help="MLflow's address (default: MLFLOW_TRACKING_URI, else the work folder's)")
     add("--trust", type=Path, help="folder of keys (default: UNDERSTUDY_HOME or ~/.understudy)")
     add("--every", type=int, default=1, metavar="N", help="extraction looks at every n-th frame (%(default)s)")
     add("--frames-per-clip", type=int, default=240, metavar="N", help="drivers of one clip (%(default)s)")
@@ -144,7 +145,7 @@ def _release(options: argparse.Namespace) -> Release:
         held_out=[_absolute(clip) for clip in options.held_out],
         config=str(config.resolve() if config.is_file() else _CONFIGS / config.name),
         trust=str((options.trust or trust_folder(os.environ)).resolve()),
-        tracking=options.tracking or f"sqlite:///{work / 'mlflow.db'}",
+        tracking=options.tracking or tracking_uri(os.environ),
         cache="" if options.no_cache else str(work / "cache"),
         overrides=options.set,
         deploy_options=[],

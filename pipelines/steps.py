@@ -8,7 +8,6 @@ Every step keeps its result in `cache` (`pipelines.step_cache`); "" keeps nothin
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 from liveframe.errors import LiveframeError
 from pipelines.step_cache import Step, StepRun, run_step
+from training.model.tracking_uri import use_tracking
 
 BUNDLE, VERSION, DECISION, CALLS = "bundle", "version.json", "decision.json", "calls.jsonl"
 FIGURES = "figures.jsonl"
@@ -144,7 +144,7 @@ def train(
         from training.train import Training
         from understudy.consent.trust_store import TrustStore
 
-        track(tracking, model)
+        use_tracking(tracking, model)
         training = Training(load_config(local(config), given(folder)), local(trust))
         with training.tracker.run():
             training.run()
@@ -215,14 +215,14 @@ def register(trained: str, figures: str, tracking: str, model: str, out: str, ca
     from pipelines.registry import CHALLENGER, Registry
 
     def work(folder: Path) -> None:
-        track(tracking, model)
+        use_tracking(tracking, model)
         metrics = _mean_figures(local(figures) / FIGURES)
         logged = Registry(model).register(local(trained) / BUNDLE, metrics, alias=CHALLENGER)
         note = {"name": logged.name, "version": logged.version, "run_id": logged.run_id, "digest": logged.digest}
         (folder / VERSION).write_text(json.dumps(note) + "\n")
 
     def still_holds(folder: Path) -> bool:
-        track(tracking, model)
+        use_tracking(tracking, model)
         note = json.loads((folder / VERSION).read_bytes())
         found = {each.version: each.digest for each in Registry(model).versions()}
         return found.get(note["version"]) == note["digest"]
@@ -271,7 +271,7 @@ def promote(
         from pipelines.registry import Registry
         from understudy.consent.trust_store import TrustStore
 
-        track(tracking, model)
+        use_tracking(tracking, model)
         note = json.loads((local(version) / VERSION).read_bytes())
         trial = Trial(tuple(clips), every, frames, folder, is_quiet=True, trust=local(trust))
         registry, trusted = Registry(model), TrustStore(local(trust)).read()
@@ -287,7 +287,7 @@ def promote(
         from pipelines.registry import Registry
         from understudy.consent.trust_store import TrustStore
 
-        track(tracking, model)
+        use_tracking(tracking, model)
         number = int(json.loads((local(version) / VERSION).read_bytes())["version"])
         verdicts, _ = check_bundle(Registry(model).uri(number), TrustStore(local(trust)).read())
         return all(verdict.is_passed for verdict in verdicts)
@@ -336,15 +336,16 @@ def deploy(
         from pipelines.registry import Registry
         from serving import deploy
 
-        track(tracking, model)
+        use_tracking(tracking, model)
         note = json.loads((local(version) / VERSION).read_bytes())
         if not json.loads((local(decision) / DECISION).read_bytes())["promoted"]:
             raise ReleaseError(f"Version {note['version']} of {model} was not promoted, so it is not deployed.")
         bundle = Registry(model).resolve(int(note["version"]))
-        command = ["release", "--project", project, "--region", region, "--bundle", str(bundle), "--mlflow-run"]
-        command += [note["run_id"], "--name", model, *options, *(["--dry-run"] if is_dry_run else [])]
+        where = ["--project", project, "--region", region, *options, *(["--dry-run"] if is_dry_run else [])]
+        what = ["--bundle", str(bundle), "--mlflow-run", note["run_id"], "--name", model]
         with (folder / CALLS).open("w") as answers, redirect_stdout(answers):
-            status = deploy.main(command)
+            # The gates have spoken: what is uploaded as challenger is promoted at once.
+            status = deploy.main(["release", *where, *what]) or deploy.main(["promote", *where])
         if status:
             raise ReleaseError(f"Version {note['version']} of {model} could not be deployed; the line above says why.")
 
@@ -358,22 +359,6 @@ def deploy(
 
 def _cache(cache: str) -> Path | None:
     return local(cache) if cache else None
-
-
-def track(tracking: str, experiment: str) -> None:
-    """Make an MLflow the current one; a new experiment in a sqlite file keeps its artifacts beside that file."""
-    if not tracking:
-        return
-    import mlflow
-
-    mlflow.set_tracking_uri(tracking)
-    os.environ["MLFLOW_TRACKING_URI"] = tracking
-    if mlflow.get_experiment_by_name(experiment) is None:
-        folder = (
-            Path(tracking.removeprefix("sqlite:///")).resolve().parent if tracking.startswith("sqlite:///") else None
-        )
-        mlflow.create_experiment(experiment, (folder / "artifacts").as_uri() if folder else None)
-    mlflow.set_experiment(experiment)
 
 
 def _mean_figures(path: Path) -> dict[str, float]:

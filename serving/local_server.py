@@ -10,24 +10,24 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from liveframe.errors import LiveframeError
 from serving.server.exchange import Exchange
+from serving.server.routes import shared_routes, to_response
 from serving.server.routine import Routine
 from serving.server.settings import ServerSettings
+from serving.server.trust import open_trust
 from serving.vertex.plan import HEALTH_ROUTE, PREDICT_ROUTE
 from understudy.bundle.bundle import default_bundle
-from understudy.bundle.manifest import BundleError
 
 
 def build_app(exchange: Exchange) -> Starlette:
-    """Return the ASGI app: POST /predict, GET /health. It closes the exchange when it shuts down."""
+    """Return the ASGI app: /predict, /health, /v2/... and /metrics. It closes the exchange when it shuts down."""
 
     async def predict(request: Request) -> Response:
-        reply = await exchange.answer(request.headers, request.stream())
-        return Response(reply.body, reply.status, dict(reply.headers))
+        return to_response(await exchange.answer(request.headers, request.stream()))
 
     async def health(_: Request) -> Response:
-        reply = exchange.health()
-        return Response(reply.body, reply.status, dict(reply.headers))
+        return to_response(exchange.health())
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncGenerator[None]:
@@ -35,7 +35,7 @@ def build_app(exchange: Exchange) -> Starlette:
         exchange.close()
 
     routes = [Route(PREDICT_ROUTE, predict, methods=["POST"]), Route(HEALTH_ROUTE, health, methods=["GET"])]
-    return Starlette(routes=routes, lifespan=lifespan)
+    return Starlette(routes=[*routes, *shared_routes(exchange)], lifespan=lifespan)
 
 
 def open_exchange(bundle: str, settings: ServerSettings) -> Exchange:
@@ -43,8 +43,10 @@ def open_exchange(bundle: str, settings: ServerSettings) -> Exchange:
 
     Raises:
         BundleError: it is damaged, unsafe or of an unknown kind.
+        ConsentError: none of its personas may be shown live.
+        TrustError: the published keys cannot be read.
     """
-    routine = Routine()
+    routine = Routine(open_trust(settings.trust))
     routine.threads = settings.model_threads
     routine.load(bundle)
     return Exchange(routine, settings.policy())
@@ -59,10 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     import uvicorn
 
-    settings = ServerSettings.from_environment()
     try:
+        settings = ServerSettings.from_environment()
         exchange = open_exchange(arguments.bundle or settings.bundle or str(default_bundle()), settings)
-    except BundleError as error:
+    except (LiveframeError, ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     print(f"Serving {', '.join(exchange.routine.bundle.variants)} at http://{arguments.host}:{arguments.port}/predict")

@@ -10,8 +10,9 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import Response
 from google.cloud.aiplatform.prediction.model_server import CprModelServer
+
+from serving.server.routes import shared_routes, to_response
 
 KEEP_ALIVE_S = 620  # above the 600 s of Google's load balancer: it must never meet a closed connection
 
@@ -22,11 +23,11 @@ class ModelServer(CprModelServer):
     def __init__(self) -> None:
         super().__init__()
         self.app.router.lifespan_context = self._lifespan
+        self.app.router.routes.extend(shared_routes(self.handler.exchange))
 
     def health(self) -> Any:
         """Answer 200 with what is served, or 503."""
-        reply = self.handler.exchange.health()
-        return Response(reply.body, reply.status, dict(reply.headers))
+        return to_response(self.handler.exchange.health())
 
     @asynccontextmanager
     async def _lifespan(self, _: Any) -> AsyncGenerator[None]:

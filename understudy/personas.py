@@ -1,37 +1,46 @@
-"""List the personas that a bundle ships, one name a line: `python -m understudy.personas`."""
+"""List the personas that can play, one name a line, your own from the Studio last: `python -m understudy.personas`."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from understudy.bundle.bundle import Bundle, BundleError, default_bundle
+from understudy.jobs.command_line import command
+from understudy.jobs.work_folder import work_folder
+from understudy.swap.own_personas import OwnPersona, own_personas
 
 
-def describe(bundle: Bundle, is_long: bool = False) -> list[str]:
-    """A line per persona: its name; in the long form also its title, still and decoder size, tab-separated."""
+def describe(bundle: Bundle, own: Sequence[OwnPersona] = (), is_long: bool = False) -> list[str]:
+    """A line per persona: its name; in the long form also its title, decoder size and still, tab-separated."""
     if not is_long:
-        return [persona.name for persona in bundle.personas]
+        return [*(persona.name for persona in bundle.personas), *(persona.name for persona in own)]
     files = bundle.manifest.files
     sizes = [files[entry.decoder].size_bytes / 1e6 for entry in bundle.manifest.personas]
-    return [
+    shipped = [
         f"{persona.name}\t{persona.title}\t{size:.1f} MB\t{persona.still}"
         for persona, size in zip(bundle.personas, sizes, strict=True)
     ]
+    played = {True: "by its photo", False: "by its network"}
+    return shipped + [
+        f"{each.name}\t{each.title}\t{played[each.bundle is None]}\t{each.folder / 'still.png'}" for each in own
+    ]
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status: 2 when the bundle is refused."""
     parser = argparse.ArgumentParser(prog="understudy.personas", description=__doc__)
     parser.add_argument("--bundle", type=Path, default=default_bundle(), help="a bundle's directory or .zip")
-    parser.add_argument("--long", action="store_true", help="also print title, decoder size and still")
+    parser.add_argument("--long", action="store_true", help="also print title, what plays it, and still")
     options = parser.parse_args(arguments)
     try:
-        lines = describe(Bundle.load(options.bundle), options.long)
+        bundle = Bundle.load(options.bundle)
     except BundleError as error:
         print(error, file=sys.stderr)
         return 2
-    print("\n".join(lines))
+    print("\n".join(describe(bundle, own_personas(work_folder(os.environ)), options.long)))
     return 0
 
 

@@ -51,13 +51,13 @@ class Pixelate:
         """Start one viewer's stream."""
         return PixelateSession(self.columns)
 
-    def predict(self, batch: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Answer a batch: uint8 [N, S, S, 3] -> the same shape.
+    def predict(self, batch: NDArray[np.uint8], **extras: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Answer a batch: uint8 [N, S, S, 3] -> the same shape; takes no extras.
 
         Raises:
             FrameError: the batch has another shape or dtype, or too many items.
         """
-        check_batch(batch, self.spec)
+        check_batch(batch, self.spec, extras)
         answer = np.empty_like(batch)
         for item, picture in enumerate(batch):
             answer[item] = pixelate(picture, self.columns)

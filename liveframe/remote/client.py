@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from functools import partial
 from threading import BoundedSemaphore
 from types import TracebackType
 from typing import Self
@@ -15,11 +16,12 @@ from liveframe.breaker import Breaker, BreakerPolicy
 from liveframe.errors import LateError, LiveframeError, ModelError, OverloadedError
 from liveframe.model import BatchModel, BatchSpec, check_batch
 from liveframe.remote.picture import Encoding
-from liveframe.remote.transport import Answer, Transport
-from liveframe.remote.wire import MEDIA_TYPE, WireLimits, decode_batch, encode_batch
+from liveframe.remote.transport import Answer, Transport, content_parameter
+from liveframe.remote.wire import MEDIA_TYPE, Extras, WireLimits, decode_batch, encode_batch
 from liveframe.stats import Meter, StageTime
 
 Batch = NDArray[np.uint8]
+Extra = NDArray[np.float32]
 Authorize = Callable[[], str]
 """Gives the Authorization header's value for each request, from any thread; caches and renews it itself."""
 
@@ -39,14 +41,14 @@ class LocalClient:
         self.max_in_flight = max_in_flight
         self._pool = BoundedPool(1, max_in_flight, "liveframe-local")
 
-    def predict(self, batch: Batch) -> Batch:
+    def predict(self, batch: Batch, **extras: Extra) -> Batch:
         """Answer on the caller's thread; see BatchModel."""
-        check_batch(batch, self.spec)
-        return self._model.predict(batch)
+        check_batch(batch, self.spec, extras)
+        return self._model.predict(batch, **extras)
 
-    def submit(self, batch: Batch) -> Future[Batch]:
+    def submit(self, batch: Batch, **extras: Extra) -> Future[Batch]:
         """Answer on the client's own thread. The future fails with OverloadedError when too many are open."""
-        return self._pool.submit(self.predict, batch)
+        return self._pool.submit(partial(self.predict, **extras), batch)
 
     def close(self) -> None:
         """End the thread; open futures are cancelled."""
@@ -99,6 +101,7 @@ class RemoteClient:
         policy: RemotePolicy | None = None,
         authorize: Authorize | None = None,
         parameters: Mapping[str, str] | None = None,
+        bundle: str = "",
     ) -> None:
         """Take an endpoint; nothing is sent yet.
 
@@ -109,19 +112,21 @@ class RemoteClient:
             authorize: gives the Authorization header; its value is never logged nor put in errors.
             parameters: of the Content-Type, with every request: what the server offers to choose, such as
                 `variant`. The time left, `deadline-ms`, is added to them.
+            bundle: digest of the bundle that must answer, for its name goes into marks and claims; "" for any.
         """
         self._policy = policy or RemotePolicy()
         self._transport = Transport(url, self._policy.limits.max_bytes, max_idle=2 * self._policy.max_in_flight)
         self._authorize = authorize
         self._content_type = "; ".join([MEDIA_TYPE, *(f'{key}="{value}"' for key, value in (parameters or {}).items())])
         self._meter = Meter()
+        self._bundle = bundle
         self.spec = spec
         self.max_in_flight = self._policy.max_in_flight
         self.breaker = Breaker(self._policy.breaker)
         threads = self.max_in_flight * (2 if self._policy.hedge_after_s is not None else 1)
         self._pool = BoundedPool(threads, threads, "liveframe-remote")
 
-    def predict(self, batch: Batch) -> Batch:
+    def predict(self, batch: Batch, **extras: Extra) -> Batch:
         """Answer by the deadline; see BatchModel.
 
         Raises:
@@ -132,19 +137,19 @@ class RemoteClient:
             ModelError: anything else that went wrong there or on the way.
         """
         until_s = time.monotonic() + self._policy.deadline_s
-        first = self._start(batch, until_s)
+        first = self._start(batch, extras, until_s)
         hedge_s = self._policy.hedge_after_s
         if hedge_s is None:
             return _result_by(first, until_s, self._transport.name)
         done, _ = wait([first], timeout=hedge_s)
         if done:
             return first.result()
-        second = self._start(batch, until_s)
+        second = self._start(batch, extras, until_s)
         return _first_good([first, second], until_s, self._transport.name)
 
-    def submit(self, batch: Batch) -> Future[Batch]:
+    def submit(self, batch: Batch, **extras: Extra) -> Future[Batch]:
         """Send a batch and go on; the future gives what `predict` would give or raise."""
-        return self._start(batch, time.monotonic() + self._policy.deadline_s)
+        return self._start(batch, extras, time.monotonic() + self._policy.deadline_s)
 
     def latency(self) -> StageTime | None:
         """Median and 95th percentile of answered calls, in ms; None before the first."""
@@ -163,17 +168,17 @@ class RemoteClient:
     ) -> None:
         self.close()
 
-    def _start(self, batch: Batch, until_s: float) -> Future[Batch]:
+    def _start(self, batch: Batch, extras: Extras, until_s: float) -> Future[Batch]:
         """Hand a call to the pool, unless the server is to be left in peace."""
-        check_batch(batch, self.spec)
+        check_batch(batch, self.spec, extras)
         open_s = self.breaker.open_for_s()
         if open_s > 0:
             refused: Future[Batch] = Future()
             refused.set_exception(OverloadedError(f"{self._transport.name} is left in peace after errors.", open_s))
             return refused
-        return self._pool.submit(self._call, batch, until_s)
+        return self._pool.submit(self._call, batch, extras, until_s)
 
-    def _call(self, batch: Batch, until_s: float) -> Batch:
+    def _call(self, batch: Batch, extras: Extras, until_s: float) -> Batch:
         """One request and its answer, on a thread of the pool."""
         policy = self._policy
         start_s = time.monotonic()
@@ -182,7 +187,7 @@ class RemoteClient:
         try:
             if self._authorize is not None:
                 headers["Authorization"] = self._authorize()
-            body = encode_batch(batch, policy.encoding, policy.mask_encoding, policy.quality)
+            body = encode_batch(batch, policy.encoding, policy.mask_encoding, policy.quality, extras)
             images = self._read(self._transport.post(body, headers, until_s), len(batch))
         except LiveframeError as error:
             self.breaker.fail(error)
@@ -204,6 +209,12 @@ class RemoteClient:
         if answer.status != 200:
             sentence = answer.body[:200].decode("utf-8", "replace")
             raise ModelError(f"{name} answered {answer.status}: {sentence}")
+        served = content_parameter(answer.content_type, "bundle")
+        if self._bundle and served != self._bundle:
+            raise ModelError(
+                f"{name} must play the bundle {self._bundle[:12]}, but {served[:12] or 'an unnamed one'} answered. "
+                "Its answer is not shown."
+            )
         images = decode_batch(answer.body, self._policy.limits).images
         if images.shape != (count, *self.spec.output_shape):
             expected = [count, *self.spec.output_shape]

@@ -5,16 +5,17 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 import numpy as np
 
 from liveframe.errors import FrameError
-from liveframe.model import BatchModel, BatchSpec, check_batch
-from liveframe.remote.client import Batch, BoundedPool
+from liveframe.model import BatchModel, check_batch
+from liveframe.remote.client import Batch, BoundedPool, Extra
 from liveframe.stats import percentile
 
 
@@ -93,14 +94,14 @@ class FallbackModel:
             policy: limits.
             on_switch: told the new route and the reason, on the thread that found it out.
         """
-        shapes = [(spec.input_shape, spec.output_shape) for spec in (remote.spec, local.spec)]
+        shapes = [(spec.input_shape, spec.output_shape, spec.extras) for spec in (remote.spec, local.spec)]
         if shapes[0] != shapes[1]:
             raise FrameError(f"remote and local must have the same shapes, but have {shapes}. Serve the same bundle.")
         self._remote, self._local = remote, local
         self._policy = policy or FallbackPolicy()
         self._on_switch = on_switch
         most = min(remote.spec.max_batch, local.spec.max_batch)
-        self.spec = BatchSpec(remote.spec.input_shape, remote.spec.output_shape, most)
+        self.spec = replace(local.spec, max_batch=most)
         self.max_in_flight = self._policy.max_in_flight
         self._pool = BoundedPool(self.max_in_flight, self.max_in_flight, "liveframe-fallback")
         self._lock = threading.Lock()
@@ -112,13 +113,13 @@ class FallbackModel:
         self._switches = self._remote_calls = self._local_calls = 0
         self._prober: threading.Thread | None = None
 
-    def predict(self, batch: Batch) -> Batch:
+    def predict(self, batch: Batch, **extras: Extra) -> Batch:
         """Answer from where it is faster; see BatchModel."""
-        check_batch(batch, self.spec)
+        check_batch(batch, self.spec, extras)
         if self._route is Route.REMOTE:
             start_s = time.monotonic()
             try:
-                answer = self._remote.predict(batch)
+                answer = self._remote.predict(batch, **extras)
             except Exception as error:
                 self._note_failure(error)
             else:
@@ -126,11 +127,11 @@ class FallbackModel:
                 return answer
         with self._lock:
             self._local_calls += 1
-        return self._local.predict(batch)
+        return self._local.predict(batch, **extras)
 
-    def submit(self, batch: Batch) -> Future[Batch]:
+    def submit(self, batch: Batch, **extras: Extra) -> Future[Batch]:
         """Answer on a thread of its own. The future fails with OverloadedError when too many are open."""
-        return self._pool.submit(self.predict, batch)
+        return self._pool.submit(partial(self.predict, **extras), batch)
 
     def stats(self) -> FallbackStats:
         """How the two share the work; any thread may ask."""
@@ -205,13 +206,14 @@ class FallbackModel:
     def _probe(self) -> None:
         """Try the remote model until it keeps the deadline several times in a row, then return to it."""
         blank = np.zeros((1, *self.spec.input_shape), np.uint8)
+        extras = {port.name: np.zeros((1, *port.shape), np.float32) for port in self.spec.extras}
         good = 0
         while good < self._policy.good_probes:
             if self._closing.wait(self._policy.probe_s):
                 return
             start_s = time.monotonic()
             try:
-                self._remote.predict(blank)
+                self._remote.predict(blank, **extras)
             except Exception:
                 good = 0
             else:

@@ -57,16 +57,19 @@ def encode_picture(image: NDArray[np.uint8], encoding: Encoding, quality: int = 
 _FULL_COLOUR = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
 
 
-def decode_picture(data: bytes | memoryview, max_side: int, *, is_grey: bool = False) -> NDArray[np.uint8]:
+def decode_picture(
+    data: bytes | memoryview, max_side: int, *, is_grey: bool = False, is_upright: bool = False
+) -> NDArray[np.uint8]:
     """Read a JPEG, WebP or PNG picture.
 
     Args:
         data: the encoded bytes.
         max_side: px; a picture that says it is larger is refused undecoded.
         is_grey: give one channel instead of three.
+        is_upright: turn it as its EXIF data say; for whole frames of cameras. Crops and masks lie as they are.
 
     Returns:
-        uint8 [H, W, 3] BGR, or [H, W] grey. Never rotated by metadata.
+        uint8 [H, W, 3] BGR, or [H, W] grey.
 
     Raises:
         WireError: unknown format, too large, or damaged.
@@ -76,12 +79,14 @@ def decode_picture(data: bytes | memoryview, max_side: int, *, is_grey: bool = F
         raise WireError(
             f"A picture must measure 1 to {max_side} px a side, but is {width} x {height}. Make it smaller."
         )
-    flags = (cv2.IMREAD_GRAYSCALE if is_grey else cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
+    flags = cv2.IMREAD_GRAYSCALE if is_grey else cv2.IMREAD_COLOR
+    flags |= 0 if is_upright else cv2.IMREAD_IGNORE_ORIENTATION
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
         raise WireError(f"A picture of {len(data)} bytes is damaged: {error.err}. Send it again.") from error
-    if image is None or image.shape[:2] != (height, width):
+    sizes = [(height, width), (width, height)] if is_upright else [(height, width)]
+    if image is None or image.shape[:2] not in sizes:
         raise WireError(f"A picture of {len(data)} bytes is damaged. Send it again.")
     return np.asarray(image, np.uint8)
 

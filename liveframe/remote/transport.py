@@ -1,6 +1,7 @@
 """Keep-alive HTTP for small, urgent requests: one deadline for the whole exchange, connections reused."""
 
 import contextlib
+import email.message
 import email.utils
 import http.client
 import math
@@ -25,11 +26,13 @@ class Answer:
         status: HTTP status.
         body: the whole body.
         retry_after_s: what its Retry-After header asks for, in seconds; 1 without one.
+        content_type: its Content-Type header; empty without one.
     """
 
     status: int
     body: bytes
     retry_after_s: float
+    content_type: str = ""
 
 
 class Transport:
@@ -112,7 +115,7 @@ class Transport:
         retry_after_s = parse_retry_after(response.getheader("Retry-After"))
         if not response.will_close:
             self._keep(connection)
-        return Answer(response.status, content, retry_after_s)
+        return Answer(response.status, content, retry_after_s, response.getheader("Content-Type") or "")
 
     def _read(
         self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse, until_s: float
@@ -184,6 +187,14 @@ def parse_retry_after(text: str | None) -> float:
         except (ValueError, OverflowError):
             return 1.0
     return max(0.0, seconds) if math.isfinite(seconds) else 1.0
+
+
+def content_parameter(content_type: str, name: str) -> str:
+    """Return a parameter of a Content-Type header, `type/sub; name=value`; "" where it is not there."""
+    message = email.message.Message()
+    message["content-type"] = content_type[:500].replace("\r", " ").replace("\n", " ")
+    value = message.get_param(name, "")
+    return value if isinstance(value, str) else ""
 
 
 def _limit(connection: http.client.HTTPConnection, until_s: float) -> None:

@@ -1,4 +1,4 @@
-"""A batch of pictures to request bytes and back, version 1.
+"""A batch of pictures, and tensors that accompany them, to request bytes and back.
 
 Layout, little-endian: a 16-byte header
 
@@ -7,14 +7,18 @@ Layout, little-endian: a 16-byte header
 
 then per item u32 length of the picture, u32 length of the mask (0 unless 4 channels and
 encoded), and then all pictures and masks, item by item. RAW items are uint8 [H, W, C]
-with the mask inside. Nothing may follow.
+with the mask inside. Nothing may follow in version 1. In version 2 named float32 tensors
+[count, ...] do, each
+
+    u8 length of its name (ASCII) | u8 axes after the first | 2 bytes zero | u32 each axis | name | its numbers
 """
 
 import base64
 import binascii
+import math
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,11 +28,15 @@ from liveframe.errors import WireError
 from liveframe.remote.picture import Encoding, decode_picture, encode_picture
 
 MEDIA_TYPE = "application/vnd.liveframe.batch"
-VERSION = 1
+PLAIN, ACCOMPANIED = 1, 2  # versions; bodies without tensors stay what they always were
+_EXTRA = struct.Struct("<BBH")
+_MOST_EXTRAS, _MOST_AXES = 8, 4
+Extras = Mapping[str, NDArray[np.float32]]
 _MAGIC = b"LFRB"
 _HEADER = struct.Struct("<4sBBBBHHHH")
 _LENGTHS = struct.Struct("<II")
 _CHANNELS = (1, 3, 4)
+_FROM_URL = str.maketrans("-_", "+/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +64,13 @@ class WireBatch:
         images: uint8 [N, H, W, C]; may be read-only and share the body's memory.
         encoding: of the pictures.
         mask_encoding: of the fourth channel; RAW where there is none.
+        extras: the tensors that accompany them, float32 [N, ...] by name; may be read-only, too.
     """
 
     images: NDArray[np.uint8]
     encoding: Encoding
     mask_encoding: Encoding
+    extras: Extras = field(default_factory=dict[str, NDArray[np.float32]])
 
 
 def encode_batch(
@@ -68,6 +78,7 @@ def encode_batch(
     encoding: Encoding = Encoding.JPEG,
     mask_encoding: Encoding = Encoding.PNG,
     quality: int = 90,
+    extras: Extras | None = None,
 ) -> bytes:
     """Write a batch.
 
@@ -76,6 +87,7 @@ def encode_batch(
         encoding: of the pictures; RAW writes all channels as they are.
         mask_encoding: of the fourth channel, where `encoding` is not RAW.
         quality: 1 to 100, for JPEG and WEBP.
+        extras: tensors that accompany the pictures, float32 [N, ...] by name.
 
     Returns:
         The body of a request or an answer.
@@ -90,9 +102,11 @@ def encode_batch(
         raise WireError(f"batch must measure at most 65535 a side, but got {list(batch.shape)}. Split it.")
     is_raw = encoding is Encoding.RAW
     mask_encoding = mask_encoding if channels == 4 and not is_raw else Encoding.RAW
-    header = _HEADER.pack(_MAGIC, VERSION, encoding, mask_encoding, channels, count, height, width, 0)
+    tail = _write_extras(extras, count) if extras else b""
+    version = ACCOMPANIED if tail else PLAIN
+    header = _HEADER.pack(_MAGIC, version, encoding, mask_encoding, channels, count, height, width, 0)
     if is_raw:
-        return b"".join([header, _LENGTHS.pack(height * width * channels, 0) * count, batch.tobytes()])
+        return b"".join([header, _LENGTHS.pack(height * width * channels, 0) * count, batch.tobytes(), tail])
     pictures: list[bytes] = []
     masks: list[bytes] = []
     for item in batch:
@@ -102,7 +116,19 @@ def encode_batch(
         masks.append(encode_picture(np.ascontiguousarray(item[..., 3]), mask_encoding, quality) if has_mask else b"")
     pairs = list(zip(pictures, masks, strict=True))
     lengths = [_LENGTHS.pack(len(picture), len(mask)) for picture, mask in pairs]
-    return b"".join([header, *lengths, *(part for pair in pairs for part in pair)])
+    return b"".join([header, *lengths, *(part for pair in pairs for part in pair), tail])
+
+
+def _write_extras(extras: Extras, count: int) -> bytes:
+    parts: list[bytes] = []
+    for name, tensor in extras.items():
+        is_named = name.isascii() and 1 <= len(name) <= 0xFF
+        if not is_named or tensor.dtype != np.float32 or tensor.shape[:1] != (count,) or tensor.ndim > _MOST_AXES + 1:
+            raise WireError(f"{name!r:.40} must be float32 [{count}, ...], but is {tensor.dtype} {list(tensor.shape)}.")
+        axes = tensor.shape[1:]
+        parts += [_EXTRA.pack(len(name), len(axes), 0), struct.pack(f"<{len(axes)}I", *axes), name.encode()]
+        parts.append(np.ascontiguousarray(tensor, "<f4").tobytes())
+    return b"".join(parts)
 
 
 def decode_batch(body: bytes | memoryview, limits: WireLimits | None = None) -> WireBatch:
@@ -124,13 +150,16 @@ def decode_batch(body: bytes | memoryview, limits: WireLimits | None = None) -> 
         raise WireError(f"A body must have at most {limits.max_bytes} bytes, but has {len(view)}. Send fewer pictures.")
     if len(view) < _HEADER.size:
         raise WireError(f"A body must have a header of {_HEADER.size} bytes, but has {len(view)}. Send it again.")
-    encoding, mask_encoding, shape = _read_header(view, limits)
-    lengths = _read_lengths(view, shape[0])
+    version, encoding, mask_encoding, shape = _read_header(view, limits)
+    lengths, end = _read_lengths(view, shape[0])
+    extras = _read_extras(view[end:], shape[0]) if version == ACCOMPANIED else {}
+    if version == PLAIN and end != len(view):
+        raise WireError(f"A body must have {end} bytes by its table, but has {len(view)}. Send it again.")
     if encoding is Encoding.RAW:
         images = _read_raw(view, lengths, shape)
     else:
         images = _read_encoded(view, lengths, shape, mask_encoding, limits)
-    return WireBatch(images, encoding, mask_encoding)
+    return WireBatch(images, encoding, mask_encoding, extras)
 
 
 def peek_encoding(body: bytes) -> Encoding | None:
@@ -139,12 +168,12 @@ def peek_encoding(body: bytes) -> Encoding | None:
     return Encoding(body[5]) if is_batch else None
 
 
-def _read_header(view: memoryview, limits: WireLimits) -> tuple[Encoding, Encoding, tuple[int, int, int, int]]:
+def _read_header(view: memoryview, limits: WireLimits) -> tuple[int, Encoding, Encoding, tuple[int, int, int, int]]:
     magic, version, encoding, mask_encoding, channels, count, height, width, zero = _HEADER.unpack_from(view)
     if magic != _MAGIC or zero != 0:
         raise WireError(f"A body must start with {_MAGIC!r}, but starts with {magic!r}. Is it a liveframe batch?")
-    if version != VERSION:
-        raise WireError(f"A body must be of version {VERSION}, but is of version {version}. Update the older side.")
+    if version not in (PLAIN, ACCOMPANIED):
+        raise WireError(f"A body must be of version 1 or 2, but is of version {version}. Update the older side.")
     if encoding not in set(Encoding) or mask_encoding not in set(Encoding) or channels not in _CHANNELS:
         raise WireError(
             f"Encodings {encoding}, {mask_encoding} with {channels} channels are unknown. Update this side."
@@ -157,21 +186,43 @@ def _read_header(view: memoryview, limits: WireLimits) -> tuple[Encoding, Encodi
         raise WireError(
             f"A batch must have at most {limits.max_pixels} px, but has {count * height * width}. Split it."
         )
-    return Encoding(encoding), Encoding(mask_encoding), (count, height, width, channels)
+    return version, Encoding(encoding), Encoding(mask_encoding), (count, height, width, channels)
 
 
-def _read_lengths(view: memoryview, count: int) -> list[tuple[int, int]]:
-    """Read the table of lengths, and check that the body is exactly as long as it says."""
+def _read_lengths(view: memoryview, count: int) -> tuple[list[tuple[int, int]], int]:
+    """Read the table of lengths, and check that the body holds what it says; returns also where that ends."""
     start = _HEADER.size + count * _LENGTHS.size
     if len(view) < start:
         raise WireError(f"A body of {len(view)} bytes breaks off in its table of {count} pictures. Send it again.")
     lengths: list[tuple[int, int]] = [
         _LENGTHS.unpack_from(view, _HEADER.size + k * _LENGTHS.size) for k in range(count)
     ]
-    expected = start + sum(picture + mask for picture, mask in lengths)
-    if expected != len(view):
-        raise WireError(f"A body must have {expected} bytes by its table, but has {len(view)}. Send it again.")
-    return lengths
+    end = start + sum(picture + mask for picture, mask in lengths)
+    if end > len(view):
+        raise WireError(f"A body must have {end} bytes by its table, but has {len(view)}. Send it again.")
+    return lengths, end
+
+
+def _read_extras(view: memoryview, count: int) -> dict[str, NDArray[np.float32]]:
+    """Read the tensors behind the pictures, to the body's very end."""
+    extras: dict[str, NDArray[np.float32]] = {}
+    while len(view):
+        try:
+            length, axes, zero = _EXTRA.unpack_from(view)
+            shape = struct.unpack_from(f"<{min(axes, _MOST_AXES)}I", view, _EXTRA.size)
+        except struct.error as error:
+            raise WireError(f"A body breaks off in its tensors ({error}). Send it again.") from None
+        start = _EXTRA.size + 4 * axes + length
+        size = 4 * count * math.prod(shape)
+        name = bytes(view[start - length : start]).decode("ascii", "replace")
+        is_new = length > 0 and name.isascii() and name not in extras and len(extras) < _MOST_EXTRAS
+        if zero or axes > _MOST_AXES or not is_new or not 0 < size <= len(view) - start:
+            raise WireError(
+                f"A tensor behind the pictures must have a name of its own and its bytes, but {name!r:.40} not."
+            )
+        extras[name] = np.frombuffer(view, "<f4", size // 4, start).reshape((count, *shape))
+        view = view[start + size :]
+    return extras
 
 
 def _read_raw(view: memoryview, lengths: list[tuple[int, int]], shape: tuple[int, int, int, int]) -> NDArray[np.uint8]:
@@ -180,7 +231,7 @@ def _read_raw(view: memoryview, lengths: list[tuple[int, int]], shape: tuple[int
     if any(pair != (height * width * channels, 0) for pair in lengths):
         raise WireError(f"A raw picture must have {height * width * channels} bytes and no mask. Send it again.")
     start = _HEADER.size + count * _LENGTHS.size
-    return np.frombuffer(view, np.uint8, offset=start).reshape(shape)
+    return np.frombuffer(view, np.uint8, count * height * width * channels, start).reshape(shape)
 
 
 def _read_encoded(
@@ -305,7 +356,14 @@ def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
 
 
+def plain_base64(text: str) -> str:
+    """Bring base64 as other programs write it (in lines, in the URL's alphabet, unpadded) to the plain one."""
+    text = "".join(text.split()).translate(_FROM_URL)
+    return text + "=" * (-len(text) % 4)
+
+
 def _unbase64(text: str, index: int, limits: WireLimits) -> bytes:
+    text = plain_base64(text)
     if len(text) > limits.max_bytes * 4 // 3:
         raise WireError(f"Instance {index} must have at most {limits.max_bytes} bytes. Make the picture smaller.")
     try:

@@ -1,6 +1,6 @@
 # The serving image. Its context is made by `python -m serving.build --out DIR`; the bundle is not in it:
 # Vertex AI hands over AIP_STORAGE_URI, and the server is healthy once that bundle is verified and warm.
-FROM python:3.11-slim
+FROM python:3.11-slim@sha256:9c900dea9e8fb7e16277c179b555cc72d29a352dbc33cff48ad5a0412fd5bfc7
 
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /app

@@ -11,6 +11,7 @@ from typing import Any
 
 from liveframe.errors import WireError
 from liveframe.remote.picture import Encoding, decode_picture, encode_picture
+from liveframe.remote.wire import plain_base64
 from serving.server.routine import LIMITS, QUALITY, Inputs, Routine, Task
 
 
@@ -62,11 +63,12 @@ class ModelPrediction:
 
 def _decode(instance: object, index: int) -> Any:
     text: Any = instance.get("b64") if isinstance(instance, Mapping) else instance
+    text = plain_base64(text) if isinstance(text, str) else text
     if not isinstance(text, str) or len(text) > LIMITS.max_bytes * 4 // 3:
         raise WireError(
             f"Instance {index} must be a base64 text of at most {LIMITS.max_bytes} bytes. Check the request."
         )
     try:
-        return decode_picture(base64.b64decode(text, validate=True), LIMITS.max_side)
+        return decode_picture(base64.b64decode(text, validate=True), LIMITS.max_side, is_upright=True)
     except (binascii.Error, ValueError) as error:
         raise WireError(f"Instance {index} must be a picture in base64, but is not: {error}") from error

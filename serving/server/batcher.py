@@ -7,14 +7,20 @@ from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from liveframe.errors import LiveframeError, ModelError, OverloadedError
+from liveframe.remote.wire import Extras
 
-Run = Callable[[str, NDArray[np.uint8]], NDArray[np.uint8]]
-"""Variant, uint8 [N, H, W, C] -> uint8 [N, H2, W2, C2]. Called by the batcher's own threads."""
+Run = Callable[[str, NDArray[np.uint8], Extras], NDArray[np.uint8]]
+"""Variant, uint8 [N, H, W, C], extras -> uint8 [N, H2, W2, C2]. Called by the batcher's own threads."""
+
+T = TypeVar("T", bound=np.generic)
+OnCall = Callable[[int, float, list[float]], None]
+"""Items of a call of the model, its seconds, and the seconds that each of its jobs had waited."""
 
 _SMOOTHING = 0.2
 _FIRST_GUESS_S = 0.005
@@ -51,6 +57,7 @@ class BatchPolicy:
 class _Job:
     variant: str
     items: NDArray[np.uint8]
+    extras: Extras
     deadline_s: float
     queued_s: float
     future: "Future[NDArray[np.uint8]]" = field(default_factory=lambda: Future())
@@ -88,7 +95,15 @@ class Batcher:
     item costs, is refused at the door rather than queued.
     """
 
-    def __init__(self, run: Run, policy: BatchPolicy | None = None) -> None:
+    def __init__(self, run: Run, policy: BatchPolicy | None = None, on_call: OnCall | None = None) -> None:
+        """Start the threads.
+
+        Args:
+            run: the model.
+            policy: bounds.
+            on_call: told of every call that was answered, on the thread that made it.
+        """
+        self._on_call = on_call
         self.policy = policy or BatchPolicy()
         self._run = run
         self._changed = threading.Condition()
@@ -129,13 +144,16 @@ class Batcher:
                 self._arriving -= 1
                 self._changed.notify_all()
 
-    def submit(self, variant: str, items: NDArray[np.uint8], deadline_s: float) -> "Future[NDArray[np.uint8]]":
+    def submit(
+        self, variant: str, items: NDArray[np.uint8], deadline_s: float, extras: Extras | None = None
+    ) -> "Future[NDArray[np.uint8]]":
         """Queue items that belong together.
 
         Args:
             variant: which model.
             items: uint8 [N, H, W, C], N from 1 to max_batch.
             deadline_s: time.monotonic() by which the answer is worth having.
+            extras: tensors that accompany the items, [N, ...] by name; the same names for all of a variant.
 
         Returns:
             A future of uint8 [N, H2, W2, C2]; it raises what the model raised, or DeadlineError.
@@ -145,7 +163,7 @@ class Batcher:
         """
         with self._changed:
             self._admit(len(items), deadline_s)
-            job = _Job(variant, items, deadline_s, time.monotonic())
+            job = _Job(variant, items, extras or {}, deadline_s, time.monotonic())
             self._queue.append(job)
             self._queued += len(items)
             self._changed.notify_all()
@@ -243,15 +261,19 @@ class Batcher:
     def _answer(self, jobs: list[_Job]) -> None:
         started_s = time.monotonic()
         try:
-            batch = jobs[0].items if len(jobs) == 1 else np.concatenate([job.items for job in jobs])
-            answers = self._run(jobs[0].variant, batch)
+            batch = _joined([job.items for job in jobs])
+            extras = {name: _joined([job.extras[name] for job in jobs]) for name in jobs[0].extras}
+            answers = self._run(jobs[0].variant, batch, extras)
             if len(answers) != len(batch):
                 raise ModelError(f"The model must answer {len(batch)} items, but answered {len(answers)}.")
         except Exception as error:
             for job in jobs:
                 job.future.set_exception(error)
             return
-        self._learn((time.monotonic() - started_s) / len(batch), len(batch))
+        took_s = time.monotonic() - started_s
+        self._learn(took_s / len(batch), len(batch))
+        if self._on_call is not None:
+            self._on_call(len(batch), took_s, [started_s - job.queued_s for job in jobs])
         start = 0
         for job in jobs:
             job.future.set_result(answers[start : start + len(job.items)])
@@ -262,6 +284,10 @@ class Batcher:
             self._calls += 1
             self._items += count
             self._item_s += _SMOOTHING * (item_s - self._item_s)
+
+
+def _joined(parts: list[NDArray[T]]) -> NDArray[T]:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _why_refused(has_room: bool, needed_s: float, left_s: float) -> str:

@@ -5,10 +5,11 @@ import json
 import logging
 import math
 import time
-from collections.abc import AsyncIterable, Callable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from email.message import Message
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,8 +17,9 @@ from numpy.typing import NDArray
 
 from liveframe.errors import FrameError, LiveframeError, OverloadedError, WireError
 from liveframe.remote.picture import Encoding
-from liveframe.remote.wire import peek_encoding
+from liveframe.remote.wire import MEDIA_TYPE, Extras, peek_encoding
 from serving.server.batcher import Batcher, BatchPolicy, DeadlineError
+from serving.server.metrics import CONTENT_TYPE, ServerMetrics
 from serving.server.routine import JSON, Inputs, Outputs, Payload, Routine, Task
 from understudy.consent.record import ConsentError
 
@@ -26,6 +28,7 @@ _LOG = logging.getLogger(__name__)
 DEADLINE_HEADER = "x-liveframe-deadline-ms"
 VARIANT_HEADER = "x-liveframe-variant"
 SUBJECTS_HEADER = "X-Liveframe-Subjects"
+BUNDLE_HEADER = "X-Liveframe-Bundle"
 MAX_BODY_BYTES = 14_000_000  # what 10 MB of pictures become in base64
 T = TypeVar("T")
 _SMOOTHING = 0.2
@@ -72,7 +75,8 @@ class Exchange:
     def __init__(self, routine: Routine, policy: ExchangePolicy | None = None) -> None:
         self.routine = routine
         self._policy = policy or ExchangePolicy()
-        self._batcher = Batcher(routine.predict_crops, self._policy.batching)
+        self.metrics = ServerMetrics()
+        self._batcher = Batcher(routine.predict_crops, self._policy.batching, self._note_call)
         # Answers that are ready never wait behind requests that have only come in.
         self._incoming = ThreadPoolExecutor(1, thread_name_prefix="incoming")
         self._outgoing = ThreadPoolExecutor(1, thread_name_prefix="outgoing")
@@ -103,6 +107,26 @@ class Exchange:
         }
         return Reply(200, {"Content-Type": JSON}, json.dumps(facts).encode())
 
+    def scrape(self) -> Reply:
+        """Answer `/metrics` in Prometheus' text format."""
+        meters, stats = self.metrics, self._batcher.stats()
+        for gauge, value in (
+            (meters.queued, stats.queued),
+            (meters.refused, stats.refused),
+            (meters.expired, stats.expired),
+        ):
+            gauge.set(value)
+        if self.is_healthy:
+            bundle = self.routine.bundle
+            meters.bundle.info({"name": bundle.name, "version": bundle.version, "digest": bundle.digest})
+        return Reply(200, {"Content-Type": CONTENT_TYPE}, meters.render())
+
+    def _note_call(self, items: int, took_s: float, waits_s: list[float]) -> None:
+        self.metrics.batch.observe(items)
+        self.metrics.stages.labels("model").observe(took_s)
+        for wait_s in waits_s:
+            self.metrics.stages.labels("queue").observe(wait_s)
+
     def close(self) -> None:
         """Refuse what waits and end the threads. Safe to call twice."""
         self._batcher.close()
@@ -117,15 +141,45 @@ class Exchange:
             headers: the request's, names in lower case.
             stream: the body as it arrives; read within the deadline, and no further than it may be long.
         """
+        content_type, parameters = parse_content_type(headers.get("content-type", ""))
+        variant = parameters.get("variant") or headers.get(VARIANT_HEADER, "")
+        asked = parameters.get("deadline-ms") or headers.get(DEADLINE_HEADER)
+        return await self.guarded(asked, headers, stream, partial(self._answer, content_type, variant))
+
+    async def guarded(
+        self,
+        asked_ms: str | None,
+        headers: Mapping[str, str],
+        stream: AsyncIterable[bytes],
+        answer: Callable[[bytes, float], Awaitable[Reply]],
+    ) -> Reply:
+        """Read a body and answer it within its deadline; whatever is raised becomes a status and a sentence.
+
+        Args:
+            asked_ms: the deadline that the client names, in milliseconds; None for the server's own.
+            headers: the request's, names in lower case.
+            stream: the body as it arrives.
+            answer: gets the body and the deadline, time.monotonic() seconds.
+        """
         arrived_s = time.monotonic()
+        reply = await self._guarded(arrived_s, asked_ms, headers, stream, answer)
+        self.metrics.seconds.observe(time.monotonic() - arrived_s)
+        self.metrics.requests.labels(str(reply.status)).inc()
+        return reply
+
+    async def _guarded(
+        self,
+        arrived_s: float,
+        asked_ms: str | None,
+        headers: Mapping[str, str],
+        stream: AsyncIterable[bytes],
+        answer: Callable[[bytes, float], Awaitable[Reply]],
+    ) -> Reply:
         try:
-            content_type, parameters = parse_content_type(headers.get("content-type", ""))
-            variant = parameters.get("variant") or headers.get(VARIANT_HEADER, "")
-            asked = parameters.get("deadline-ms") or headers.get(DEADLINE_HEADER)
-            deadline_s = arrived_s + self._budget_s(asked) * (1 - self._policy.margin)
+            deadline_s = arrived_s + self._budget_s(asked_ms) * (1 - self._policy.margin)
             async with asyncio.timeout(max(0.0, deadline_s - time.monotonic())):
                 body = await _read(stream, headers.get("content-length"))
-                return await self._answer(Payload(content_type, body, variant), deadline_s)
+                return await answer(body, deadline_s)
         except (WireError, FrameError) as error:
             return Reply(400, {"Content-Type": _PLAIN}, str(error).encode())
         except ConsentError as error:
@@ -142,7 +196,20 @@ class Exchange:
             _LOG.exception("request failed")
             return Reply(500, {"Content-Type": _PLAIN}, b"The server failed on this request; its log says why.")
 
-    async def _answer(self, payload: Payload, deadline_s: float) -> Reply:
+    async def predict(
+        self, variant: str, images: NDArray[np.uint8], extras: Extras, deadline_s: float
+    ) -> NDArray[np.uint8]:
+        """Answer crops that another protocol has decoded: uint8 [N, H, W, C] -> [N, H2, W2, C2].
+
+        Raises:
+            WireError, FrameError, ConsentError, OverloadedError, DeadlineError, ModelError: as `answer` tells them.
+        """
+        name = self.routine.variant(variant)
+        self.routine.check_crops(name, images, extras)
+        return await self._submit(Inputs(Task.CROPS, name, images, "", Encoding.RAW, extras), deadline_s)
+
+    async def _answer(self, content_type: str, variant: str, body: bytes, deadline_s: float) -> Reply:
+        payload = Payload(content_type, body, variant)
         if payload.content_type == JSON or payload.content_type.startswith("image/"):
             return await self._answer_in_turn(payload, deadline_s)
         return await self._answer_crops(payload, deadline_s)
@@ -159,13 +226,16 @@ class Exchange:
             outputs: Outputs = await _run(self._incoming, self.routine.predict, inputs)
         finally:
             self._frames -= 1
+        if outputs.done < outputs.found or not outputs.found:
+            self.metrics.covered.inc()
         return await self._finish(outputs)
 
     async def _answer_crops(self, payload: Payload, deadline_s: float) -> Reply:
         with self._batcher.expecting(self._model_deadline_s(deadline_s)):
             # Raw pixels are not decoded, so a thread would only cost its wake-up.
             is_raw = peek_encoding(payload.body) is Encoding.RAW
-            inputs: Inputs = await _run(None if is_raw else self._incoming, self.routine.preprocess, payload)
+            with self.metrics.stage("decode"):
+                inputs: Inputs = await _run(None if is_raw else self._incoming, self.routine.preprocess, payload)
             answer = self._submit(inputs, deadline_s)
         return await self._finish(Outputs(await answer, inputs.reply, inputs.encoding))
 
@@ -173,7 +243,8 @@ class Exchange:
         return Outputs(await self._submit(inputs, deadline_s), inputs.reply, inputs.encoding)
 
     def _submit(self, inputs: Inputs, deadline_s: float) -> "asyncio.Future[NDArray[np.uint8]]":
-        future = self._batcher.submit(inputs.variant, inputs.images, self._model_deadline_s(deadline_s))
+        until_s = self._model_deadline_s(deadline_s)
+        future = self._batcher.submit(inputs.variant, inputs.images, until_s, inputs.extras)
         return asyncio.wrap_future(future)
 
     def _model_deadline_s(self, deadline_s: float) -> float:
@@ -183,12 +254,22 @@ class Exchange:
     async def _finish(self, outputs: Outputs) -> Reply:
         started_s = time.monotonic()
         is_raw = outputs.encoding is Encoding.RAW
-        content = await _run(None if is_raw else self._outgoing, _encode, self.routine, outputs)
+        with self.metrics.stage("encode"):
+            content = await _run(None if is_raw else self._outgoing, _encode, self.routine, outputs)
         self._finish_s += _SMOOTHING * (time.monotonic() - started_s - self._finish_s)
-        headers = {"Content-Type": outputs.reply}
+        headers = self.named(outputs.reply)
         if outputs.found or outputs.done or outputs.reply.startswith("image/"):
             headers[SUBJECTS_HEADER] = f"found={outputs.found} done={outputs.done}"
         return Reply(200, headers, content)
+
+    def named(self, media_type: str) -> dict[str, str]:
+        """Return an answer's headers: its type, and the digest of the bundle that gave it.
+
+        Of our own type it stands in the type as well, which Vertex AI forwards for certain.
+        """
+        digest = self.routine.bundle.digest
+        content_type = f"{media_type}; bundle={digest}" if media_type == MEDIA_TYPE else media_type
+        return {"Content-Type": content_type, BUNDLE_HEADER: digest}
 
     def _budget_s(self, asked: str | None) -> float:
         """Read a deadline in ms; a longer one than the server's longest is shortened."""

@@ -7,6 +7,7 @@ from google.cloud.aiplatform.prediction.handler import Handler
 
 from serving.server.exchange import Exchange
 from serving.server.settings import ServerSettings
+from serving.server.trust import open_trust
 
 
 class BinaryHandler(Handler):
@@ -25,7 +26,7 @@ class BinaryHandler(Handler):
         if predictor is None:
             raise ValueError("BinaryHandler must have a predictor, but got none. Set PREDICTOR_MODULE and _CLASS.")
         settings = ServerSettings.from_environment()
-        routine = predictor()
+        routine = predictor(open_trust(settings.trust))
         routine.threads = settings.model_threads
         routine.load(artifacts_uri or settings.bundle)
         self.exchange = Exchange(routine, settings.policy())

@@ -7,7 +7,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, cast
@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from liveframe.cover import blur_cover
 from liveframe.errors import FrameError, ModelError, WireError
 from liveframe.frame import Frame, Image
-from liveframe.model import BatchModel
+from liveframe.model import BatchModel, check_batch
 from liveframe.remote.picture import Encoding, decode_picture, encode_picture
 from liveframe.remote.wire import (
     MEDIA_TYPE,
+    Extras,
     WireLimits,
     batch_from_json,
     batch_to_json,
@@ -29,8 +30,9 @@ from liveframe.remote.wire import (
     encode_batch,
 )
 from understudy.any_bundle import ServableBundle, open_servable
-from understudy.consent.record import ConsentError
-from understudy.consent.trust_store import TrustStore, trust_folder
+from understudy.consent.published_trust import TrustSource
+from understudy.consent.record import ConsentError, ConsentFault
+from understudy.consent.trust_store import TrustError, TrustStore, trust_folder
 
 JSON = "application/json"
 PICTURES: Mapping[str, Encoding] = {
@@ -77,6 +79,7 @@ class Inputs:
         images: uint8 [H, W, 3] BGR each; of one size for CROPS.
         reply: media type of the answer.
         encoding: of the answer's pictures.
+        extras: tensors that accompany CROPS, float32 [N, ...] by name.
     """
 
     task: Task
@@ -84,6 +87,7 @@ class Inputs:
     images: NDArray[np.uint8]
     reply: str
     encoding: Encoding
+    extras: Extras = field(default_factory=dict[str, NDArray[np.float32]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +117,13 @@ class Routine:
     `application/json` (`{"instances": [{"b64": ...}], "parameters": {"task", "variant"}}`).
     """
 
-    def __init__(self, store: TrustStore | None = None) -> None:
+    def __init__(self, trust: TrustSource | None = None) -> None:
         """Make it; `load` comes next.
 
         Args:
-            store: whose consent records count; the operator's folder (`UNDERSTUDY_HOME`) where left out.
+            trust: whose consent records count; the operator's folder (`UNDERSTUDY_HOME`) where left out.
         """
-        self._store = store
+        self._trust = trust or TrustStore(trust_folder(os.environ))
         self._consents: dict[str, tuple[float, ConsentError | None]] = {}
         self._bundle: ServableBundle | None = None
         self._scratch: Path | None = None
@@ -144,18 +148,18 @@ class Routine:
             ConsentError: none of its personas may be shown live.
         """
         self._bundle = open_servable(self._fetch(artifacts_uri))
-        self._store = self._store or TrustStore(trust_folder(os.environ))
         allowed = self._allowed_variants()
         for variant in allowed:
             model = self.model(variant)
-            model.predict(np.full((1, *model.spec.input_shape), 128, np.uint8))
+            extras = {port.name: np.zeros((1, *port.shape), np.float32) for port in model.spec.extras}
+            model.predict(np.full((1, *model.spec.input_shape), 128, np.uint8), **extras)
         self._is_warm = True
 
     def _fetch(self, artifacts_uri: str) -> Path:
         """Return the bundle's local directory or .zip."""
         path = Path(artifacts_uri)
         if artifacts_uri.startswith("gs://"):
-            from serving.server.storage import download
+            from serving.storage import download
 
             self._scratch = Path(tempfile.mkdtemp(prefix="understudy-bundle-"))
             path = download(artifacts_uri, self._scratch)
@@ -237,13 +241,13 @@ class Routine:
     def _from_wire(self, payload: Payload) -> Inputs:
         batch = decode_batch(payload.body, LIMITS)
         variant = self.variant(payload.variant)
-        self._check_crops(batch.images, variant)
-        return Inputs(Task.CROPS, variant, batch.images, MEDIA_TYPE, batch.encoding)
+        self.check_crops(variant, batch.images, batch.extras)
+        return Inputs(Task.CROPS, variant, batch.images, MEDIA_TYPE, batch.encoding, batch.extras)
 
     def _from_picture(self, payload: Payload) -> Inputs:
         if len(payload.body) > LIMITS.max_bytes:
             raise WireError(f"A frame must have at most {LIMITS.max_bytes} bytes, but has {len(payload.body)}.")
-        image = decode_picture(payload.body, LIMITS.max_side)
+        image = decode_picture(payload.body, LIMITS.max_side, is_upright=True)
         variant = self.variant(payload.variant)
         encoding = PICTURES[payload.content_type]
         return Inputs(Task.FRAMES, variant, image[None], payload.content_type, encoding)
@@ -262,18 +266,27 @@ class Routine:
             raise WireError(f'"task" must be "crops" or "frames", but is {task!r:.40}.')
         images = batch_from_json(fields, limits=LIMITS)
         if task == Task.CROPS:
-            self._check_crops(images, variant)
+            self.check_crops(variant, images, {})
         elif images.shape[3] != 3:
             raise WireError("Whole frames must have no mask. Leave mask_b64 out.")
         return Inputs(Task(task), variant, images, JSON, Encoding.PNG if task == Task.CROPS else Encoding.JPEG)
 
-    def _check_crops(self, images: NDArray[np.uint8], variant: str) -> None:
+    def check_crops(self, variant: str, images: NDArray[np.uint8], extras: Extras) -> None:
+        """Refuse crops, and tensors beside them, that a variant's model does not take.
+
+        Raises:
+            FrameError: says what they must be.
+        """
         spec = self.model(variant).spec
         if images.shape[1:] != spec.input_shape or len(images) > spec.max_batch:
             raise FrameError(
                 f"Crops must be [1..{spec.max_batch}, {', '.join(map(str, spec.input_shape))}], "
                 f"but got {list(images.shape)}. Align them to the bundle's input, or send whole frames as image/jpeg."
             )
+        check_batch(images, spec, extras)
+        for name, tensor in extras.items():
+            if not np.isfinite(tensor).all():
+                raise FrameError(f"{name} must hold finite numbers, but does not. Send the face again.")
 
     def variant(self, name: object = "") -> str:
         """Return the name of a variant; the bundle's first for an empty one.
@@ -296,12 +309,13 @@ class Routine:
         checked_s, refusal = self._consents.get(variant, (-CONSENT_S, None))
         if now_s - checked_s < CONSENT_S:
             return refusal
-        assert self._store is not None, "load sets it"
         try:
-            self.bundle.check_use(variant, "live", self._store.read())
+            self.bundle.check_use(variant, "live", self._trust.read())
             refusal = None
         except ConsentError as error:
             refusal = error
+        except TrustError as error:  # nobody knows what was revoked
+            refusal = ConsentError(ConsentFault.UNKNOWN_KEY, str(error))
         self._consents[variant] = (now_s, refusal)
         return refusal
 
@@ -314,13 +328,13 @@ class Routine:
             ModelError: the model failed.
         """
         if instances.task is Task.CROPS:
-            images = self.model(instances.variant).predict(np.ascontiguousarray(instances.images))
+            images = self.predict_crops(instances.variant, instances.images, instances.extras)
             return Outputs(images, instances.reply, instances.encoding)
         return self._merge(instances)
 
-    def predict_crops(self, variant: str, batch: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def predict_crops(self, variant: str, batch: NDArray[np.uint8], extras: Extras) -> NDArray[np.uint8]:
         """Run the model on crops that may come from several requests: uint8 [N, H, W, C] -> [N, H2, W2, C2]."""
-        return self.model(variant).predict(np.ascontiguousarray(batch))
+        return self.model(variant).predict(np.ascontiguousarray(batch), **extras)
 
     def _merge(self, instances: Inputs) -> Outputs:
         """Find, replace and merge the subjects of each frame; cover a frame that keeps one."""

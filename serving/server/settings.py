@@ -15,6 +15,8 @@ class ServerSettings:
 
     Attributes:
         bundle: the bundle to serve where AIP_STORAGE_URI is empty (`UNDERSTUDY_BUNDLE`).
+        trust: the published keys and revocations that count, `gs://bucket/folder/trust.json` or a path; the operator's
+            folder where empty (`UNDERSTUDY_TRUST`).
         model_threads: cores that one model call uses (`UNDERSTUDY_MODEL_THREADS`).
         workers: model calls at the same time (`UNDERSTUDY_WORKERS`; as many as the cores allow, where left out).
         max_batch: the most crops of several requests in one model call (`UNDERSTUDY_MAX_BATCH`). On a CPU a crop
@@ -25,6 +27,7 @@ class ServerSettings:
     """
 
     bundle: str = ""
+    trust: str = ""
     model_threads: int = 1
     workers: int = 1
     max_batch: int = 4
@@ -43,6 +46,7 @@ class ServerSettings:
         threads = max(1, int(_number(variables, "UNDERSTUDY_MODEL_THREADS", 1)))
         return cls(
             bundle=variables.get("UNDERSTUDY_BUNDLE", ""),
+            trust=variables.get("UNDERSTUDY_TRUST", ""),
             model_threads=threads,
             workers=int(_number(variables, "UNDERSTUDY_WORKERS", max(1, (os.cpu_count() or 1) // threads))),
             max_batch=int(_number(variables, "UNDERSTUDY_MAX_BATCH", 4)),

@@ -1,12 +1,34 @@
 """What to put on Vertex AI: the model version, the machines under it, its share of the traffic."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 PREDICT_ROUTE = "/predict"
 HEALTH_ROUTE = "/health"
 PORT = 8080
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+CANARY_SUFFIX = "-canary"
+# What Vertex AI attaches to a machine: by the machine's family, or by the very machine where the GPUs are built in.
+_ATTACHED: Mapping[str, Mapping[str, tuple[int, ...]]] = {
+    "n1-": {
+        "NVIDIA_TESLA_T4": (1, 2, 4),
+        "NVIDIA_TESLA_P4": (1, 2, 4),
+        "NVIDIA_TESLA_P100": (1, 2, 4),
+        "NVIDIA_TESLA_V100": (1, 2, 4, 8),
+    },
+    **{f"g2-standard-{cores}": {"NVIDIA_L4": (1,)} for cores in (4, 8, 12, 16, 32)},
+    "g2-standard-24": {"NVIDIA_L4": (2,)},
+    "g2-standard-48": {"NVIDIA_L4": (4,)},
+    "g2-standard-96": {"NVIDIA_L4": (8,)},
+    **{f"a2-highgpu-{count}g": {"NVIDIA_TESLA_A100": (count,)} for count in (1, 2, 4, 8)},
+    "a2-megagpu-16g": {"NVIDIA_TESLA_A100": (16,)},
+    **{f"a2-ultragpu-{count}g": {"NVIDIA_A100_80GB": (count,)} for count in (1, 2, 4, 8)},
+    **{f"a3-highgpu-{count}g": {"NVIDIA_H100_80GB": (count,)} for count in (1, 2, 4, 8)},
+}
+GPU_IMAGE = "serving-gpu"
 
 _LABEL = re.compile(r"[a-z0-9_-]{1,63}")
 _ALIAS = re.compile(r"[a-z][a-z0-9-]{0,126}[a-z0-9]")
@@ -51,11 +73,33 @@ class Scaling:
             if percent is not None and not 1 <= percent <= 100:
                 raise PlanError(f"{name} must be from 1 to 100, but got {percent}. 60 is a good start.")
         if self.gpu_duty_percent is not None and self.accelerator is None:
-            raise PlanError(
-                "--gpu-duty-percent needs a GPU, but none was asked for. Add --accelerator NVIDIA_TESLA_T4."
-            )
+            raise PlanError("--gpu-duty-percent needs a GPU, but none was asked for. Add --accelerator NVIDIA_L4.")
+        self._check_accelerator()
         if self.requests_per_minute is not None and self.requests_per_minute < 1:
             raise PlanError(f"--requests-per-minute must be positive, but got {self.requests_per_minute}.")
+
+    def _check_accelerator(self) -> None:
+        """Refuse a machine and a GPU that Vertex AI does not put together."""
+        families = [name for name in _ATTACHED if self.machine == name or (name == "n1-" and self.machine[:3] == name)]
+        allowed = _ATTACHED[families[0]] if families else {}
+        if self.accelerator is None:
+            if allowed and families[0] != "n1-":
+                (gpu,) = allowed
+                raise PlanError(
+                    f"{self.machine} comes with its GPU only. Add --accelerator {gpu}, or take n2-standard-4."
+                )
+            return
+        if self.accelerator_count in allowed.get(self.accelerator, ()):
+            return
+        fitting = [
+            f"{name}{'standard-4' if name == 'n1-' else ''}"
+            for name in _ATTACHED
+            if self.accelerator in _ATTACHED[name]
+        ]
+        raise PlanError(
+            f"{self.machine} must be a machine that Vertex AI gives {self.accelerator_count} {self.accelerator} to, "
+            f"but is not. It goes with {', '.join(fitting) or 'no machine: check its name'}."
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,20 +110,24 @@ class ModelVersion:
         name: the model's display name; its versions share it.
         image: the serving image, in Artifact Registry.
         artifact_uri: where the bundle lies or will lie, `gs://bucket/folder`.
-        alias: the registry's alias that this version was resolved from (`champion`); the version carries it too.
+        alias: the registry's alias for it; never `champion`, which moves by a promotion alone.
         mlflow_run: the id of the MLflow run that made it, or "".
         bundle: local bundle (directory or .zip) to copy to artifact_uri first; None when it is already there.
         digest: the bundle's SHA-256, hex.
+        trust: the public keys and revocations to lay beside the bundle (`understudy.consent.published_trust.publish`).
+        has_gpu: whether its machines have one.
         environment: settings of the container.
     """
 
     name: str
     image: str
     artifact_uri: str
-    alias: str = "champion"
+    alias: str = CHALLENGER
     mlflow_run: str = ""
     bundle: Path | None = None
     digest: str = ""
+    trust: bytes = b""
+    has_gpu: bool = False
     environment: dict[str, str] = field(default_factory=dict[str, str])
 
     def __post_init__(self) -> None:
@@ -87,8 +135,15 @@ class ModelVersion:
             raise PlanError(
                 f"The alias must be lower-case letters, digits and '-', as Vertex AI asks, but got {self.alias!r}."
             )
+        if self.alias == CHAMPION:
+            raise PlanError(f"The alias {CHAMPION} moves by `promote` alone. Upload as {CHALLENGER}, then promote.")
         if not _GS_URI.fullmatch(self.artifact_uri):
             raise PlanError(f"--artifact-uri must be gs://BUCKET/FOLDER, but got {self.artifact_uri!r}.")
+        if (GPU_IMAGE in self.image) != self.has_gpu:
+            raise PlanError(
+                f"The image with CUDA ({GPU_IMAGE}) must go with --accelerator, and only with it, but the image is "
+                f"{self.image!r}. Build the other one with `python -m serving.build`."
+            )
         if "-docker.pkg.dev/" not in self.image:
             raise PlanError(
                 f"--image must lie in Artifact Registry, but got {self.image!r}. "
@@ -129,31 +184,33 @@ class Deployed:
     created: str
 
 
-def canary_split(deployed: list[Deployed], percent: int) -> dict[str, int]:
-    """Give the newest version its share; the one that served before it keeps the rest.
+def candidate(stable: list[Deployed], canary: list[Deployed], canary_percent: int, champion: str) -> Deployed:
+    """Return the version to promote: the canary that viewers see, or the first version, which had nobody to replace.
+
+    A version that was rolled back is neither: its canary has no share, and behind the endpoint another one serves.
+
+    Args:
+        stable: behind the endpoint.
+        canary: behind the canary's endpoint.
+        canary_percent: the viewers' share that the canary gets.
+        champion: version of the model that holds the alias already; "" for none.
 
     Raises:
-        PlanError: fewer than two versions are deployed, or percent is not from 1 to 99.
+        PlanError: there is none.
     """
-    if not 1 <= percent <= 99:
-        raise PlanError(f"A canary's share must be from 1 to 99 percent, but got {percent}. Promote it for 100.")
-    newest = _newest(deployed)
-    others = [entry for entry in deployed if entry.id != newest.id]
-    if not others:
-        raise PlanError("A canary needs a second version, but only one is deployed. Deploy the new version first.")
-    stable = max(others, key=lambda entry: (entry.percent, entry.created))
-    return {newest.id: percent, stable.id: 100 - percent}
-
-
-def promotion_split(deployed: list[Deployed]) -> dict[str, int]:
-    """Give the newest version all traffic."""
-    return {_newest(deployed).id: 100}
+    if canary and canary_percent:
+        return newest(canary)
+    serving = [entry for entry in stable if entry.percent > 0]
+    if serving and newest(serving).version != champion:
+        return newest(serving)
+    raise PlanError(
+        "A promotion needs a version that viewers see as a canary, but there is none. "
+        "Run `release`, or `canary --traffic 10` for one whose machines still run."
+    )
 
 
 def rollback_split(deployed: list[Deployed]) -> dict[str, int]:
-    """Give all traffic to the version before the newest one that has any.
-
-    During a canary that is the stable version, after a promotion the one that was promoted over.
+    """Give all traffic to the version before the newest one that has any: the one that was promoted over.
 
     Raises:
         PlanError: nothing older is deployed.
@@ -169,7 +226,12 @@ def rollback_split(deployed: list[Deployed]) -> dict[str, int]:
     return {older[-1].id: 100}
 
 
-def _newest(deployed: list[Deployed]) -> Deployed:
+def newest(deployed: list[Deployed]) -> Deployed:
+    """Return the version that was deployed last.
+
+    Raises:
+        PlanError: there is none.
+    """
     if not deployed:
         raise PlanError("The endpoint must have a deployed version, but has none. Run `deploy` first.")
     return max(deployed, key=lambda entry: entry.created)

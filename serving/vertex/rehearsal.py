@@ -8,6 +8,7 @@ import base64
 import hashlib
 import itertools
 import json
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from google_crc32c import Checksum
 
 _TYPE = "type.googleapis.com/google.cloud.aiplatform.v1."
-_CREATED = ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z")
+_CREATED = "2026-01-09T00:00:00Z"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +49,8 @@ class Rehearsal:
         project: named in what it answers.
         region: named in what it answers, and in the printed URLs.
         on_call: called for every call, from the server's thread.
-        existing: a display name: an endpoint of that name stands already, with two versions.
-        shares: percent of the traffic that the older and the newer of them get.
+        existing: a display name: an endpoint of that name stands already, with two versions, of which the newer one
+            serves; and beside it a third one as a canary.
     """
 
     def __init__(
@@ -58,7 +59,6 @@ class Rehearsal:
         region: str,
         on_call: Callable[[ApiCall], None],
         existing: str | None = None,
-        shares: tuple[int, int] = (90, 10),
     ) -> None:
         self.parent = f"projects/{project}/locations/{region}"
         self.region = region
@@ -67,7 +67,7 @@ class Rehearsal:
         self.resources: dict[str, dict[str, Any]] = {}
         self.ids = itertools.count(1)
         if existing is not None:
-            self._seed(existing, shares)
+            self._seed(existing)
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_for(self))
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, name="rehearsal", daemon=True)
@@ -110,7 +110,11 @@ class Rehearsal:
             return {"name": self.new_name("operations"), "done": True, "response": {"@type": _EMPTY}}
         if path in (f"{self.parent}/models", f"{self.parent}/endpoints"):
             kind = path.rsplit("/", 1)[1]
-            return {kind: [value for name, value in self.resources.items() if f"/{kind}/" in name]}
+            wanted = re.search(r'display_name="([^"]+)"', unquote(call.url))
+            held = [value for name, value in self.resources.items() if f"/{kind}/" in name]
+            return {kind: [value for value in held if wanted is None or value.get("displayName") == wanted[1]]}
+        if path.endswith(":listVersions"):
+            return {"models": [{"name": path.partition(":")[0], "versionId": "2", "versionAliases": ["champion"]}]}
         return self.resources.get(path.split("@")[0])
 
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any] | None:
@@ -122,7 +126,7 @@ class Rehearsal:
         if path == f"{self.parent}/endpoints":
             return self.operation("Endpoint", {"name": self._add("endpoints", body)["name"]})
         if verb == "deployModel":
-            entry = self._deploy(name, body["deployedModel"], "1", _CREATED[0])
+            entry = self._deploy(name, body["deployedModel"], "1", _CREATED)
             self.resources[name]["trafficSplit"] = {
                 entry["id"] if key == "0" else key: share for key, share in body.get("trafficSplit", {}).items()
             }
@@ -145,16 +149,17 @@ class Rehearsal:
         self.resources[endpoint].setdefault("deployedModels", []).append(entry)
         return entry
 
-    def _seed(self, name: str, shares: tuple[int, int]) -> None:
-        model = self._add("models", {"displayName": name, "versionId": "1"})
-        endpoint = self._add("endpoints", {"displayName": name, "dedicatedEndpointEnabled": True})
-        ids = [
-            self._deploy(endpoint["name"], {"model": model["name"], "displayName": f"{name}-v{n}"}, str(n), created)[
-                "id"
-            ]
-            for n, created in enumerate(_CREATED, start=1)
-        ]
-        endpoint["trafficSplit"] = dict(zip(ids, shares, strict=True))
+    def _seed(self, name: str) -> None:
+        artifacts = {"artifactUri": "gs://demo/bundles/1"}
+        model = self._add("models", {"displayName": name, "versionId": "1", "versionAliases": [], **artifacts})
+        canary = self._add("endpoints", {"displayName": f"{name}-canary", "dedicatedEndpointEnabled": True})
+        labels = {"canary": canary["name"].rsplit("/", 1)[1], "canary_percent": "10"}
+        stable = self._add("endpoints", {"displayName": name, "dedicatedEndpointEnabled": True, "labels": labels})
+        for endpoint, versions in ((stable, (1, 2)), (canary, (3,))):
+            for version in versions:
+                deployed = {"model": model["name"], "displayName": f"{name}-v{version}"}
+                entry = self._deploy(endpoint["name"], deployed, str(version), f"2026-01-0{version}T00:00:00Z")
+                endpoint["trafficSplit"] = {entry["id"]: 100}
 
 
 _EMPTY = "type.googleapis.com/google.protobuf.Empty"

@@ -8,6 +8,7 @@ from typing import Any
 
 from packaging.markers import Marker
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 # What the image runs on, in the words of PEP 508.
 IMAGE_PLATFORM: Mapping[str, str] = {
@@ -63,7 +64,7 @@ def pins_for(lock: Path, requirements: Iterable[str]) -> list[Pin]:
         packages.setdefault(package["name"], []).append(package)
     pins: dict[str, Pin] = {}
     seen: set[tuple[str, str]] = set()
-    wanted = [_Wanted(r.name, "", tuple(r.extras)) for r in map(Requirement, requirements)]
+    wanted = [_Wanted(canonicalize_name(r.name), "", tuple(r.extras)) for r in map(Requirement, requirements)]
     while wanted:
         want = wanted.pop()
         package = _find(packages, want, lock)

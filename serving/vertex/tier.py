@@ -1,9 +1,9 @@
-"""The serving tier on Vertex AI: upload, endpoint, deploy, split, promote, roll back, by Google's SDK over REST."""
+"""The serving tier on Vertex AI: upload, endpoints, deploy, canary, alias, rollback, by Google's SDK over REST."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from serving.vertex.plan import (
+    CANARY_SUFFIX,
+    CHAMPION,
     HEALTH_ROUTE,
     PORT,
     PREDICT_ROUTE,
@@ -18,17 +20,18 @@ from serving.vertex.plan import (
     ModelVersion,
     PlanError,
     Scaling,
-    canary_split,
-    promotion_split,
     rollback_split,
 )
 from understudy.bundle.bundle import pack
+from understudy.consent.published_trust import TRUST_OBJECT
 
 if TYPE_CHECKING:
     from google.auth.credentials import Credentials
 
 T = TypeVar("T")
 
+# Labels of an endpoint, which the apps read.
+CANARY_LABEL, PERCENT_LABEL = "canary", "canary_percent"
 RETRY_FOR_S = 120.0
 INFERENCE_TIMEOUT_S = 10
 
@@ -76,20 +79,33 @@ class VertexTier:
 
     def copy_bundle(self, version: ModelVersion) -> str:
         """Copy a bundle, as one .zip, to `<artifact_uri>/bundle.zip` in Cloud Storage; returns that URI."""
-        from google.cloud import storage
-
         if version.bundle is None:
             raise PlanError(f"{version.name} must come with a local bundle to copy it, but has none. Add --bundle.")
-        bucket, _, folder = version.artifact_uri.removeprefix("gs://").partition("/")
-        options: Any = {"api_endpoint": self._place.api_endpoint} if self._place.api_endpoint else None
-        client: Any = storage.Client(self._place.project, self._place.credentials, client_options=options)
-        blob = client.bucket(bucket).blob(f"{folder.strip('/')}/bundle.zip")
+        blob = self._blob(version.artifact_uri, "bundle.zip")
         with tempfile.TemporaryDirectory() as directory:
             archive = version.bundle
             if archive.is_dir():
                 archive = pack(archive, Path(directory) / "bundle.zip")
             blob.upload_from_filename(str(archive), content_type="application/zip", checksum="crc32c")
-        return f"gs://{bucket}/{blob.name}"
+        return f"gs://{blob.bucket.name}/{blob.name}"
+
+    def publish_trust(self, artifact_uri: str, trust: bytes) -> str:
+        """Lay public keys and revocations beside a bundle, over those that lie there; returns the object's URI.
+
+        Replicas read the object itself, not the copy of the artifacts that Vertex AI makes when it deploys.
+        """
+        blob = self._blob(artifact_uri, TRUST_OBJECT)
+        blob.cache_control = "no-store"
+        blob.upload_from_string(trust, content_type="application/json", checksum="crc32c")
+        return f"gs://{blob.bucket.name}/{blob.name}"
+
+    def _blob(self, artifact_uri: str, name: str) -> Any:
+        from google.cloud import storage
+
+        bucket, _, folder = artifact_uri.removeprefix("gs://").partition("/")
+        options: Any = {"api_endpoint": self._place.api_endpoint} if self._place.api_endpoint else None
+        client: Any = storage.Client(self._place.project, self._place.credentials, client_options=options)
+        return client.bucket(bucket).blob(f"{folder.strip('/')}/{name}")
 
     def upload(self, version: ModelVersion) -> Any:
         """Upload a version under its alias, labelled with the MLflow run; a model of that name gains a version.
@@ -110,7 +126,11 @@ class VertexTier:
                 serving_container_predict_route=PREDICT_ROUTE,
                 serving_container_health_route=HEALTH_ROUTE,
                 serving_container_ports=[PORT],
-                serving_container_environment_variables={"VERTEX_CPR_WEB_CONCURRENCY": "1", **version.environment},
+                serving_container_environment_variables={
+                    "VERTEX_CPR_WEB_CONCURRENCY": "1",
+                    "UNDERSTUDY_TRUST": f"{version.artifact_uri.rstrip('/')}/{TRUST_OBJECT}",
+                    **version.environment,
+                },
             ),
             is_safe=False,
         )
@@ -150,19 +170,21 @@ class VertexTier:
             )
         return found
 
-    def deploy(self, endpoint: Any, model: Any, scaling: Scaling, traffic_percent: int) -> None:
-        """Start a version's machines behind an endpoint and give it a share of the traffic.
+    def deploy(self, endpoint: Any, model: Any, scaling: Scaling, service_account: str = "") -> None:
+        """Start a version's machines behind an endpoint and give it all of the endpoint's traffic.
 
-        The first version behind an endpoint gets all of it.
+        Args:
+            endpoint: of `endpoint`.
+            model: of `upload` or `model`.
+            scaling: its machines.
+            service_account: whom its replicas act as; must read the bundle's folder. "" for Vertex AI's own agent.
         """
-        if not self.deployed(endpoint):
-            traffic_percent = 100
         has_gpu = scaling.accelerator is not None
         _patiently(
             lambda: endpoint.deploy(
                 model=model,
                 deployed_model_display_name=f"{model.display_name}-v{model.version_id}",
-                traffic_percentage=traffic_percent,
+                traffic_percentage=100,
                 machine_type=scaling.machine,
                 min_replica_count=scaling.min_replicas,
                 max_replica_count=scaling.max_replicas,
@@ -171,6 +193,7 @@ class VertexTier:
                 autoscaling_target_cpu_utilization=scaling.cpu_percent,
                 autoscaling_target_accelerator_duty_cycle=scaling.gpu_duty_percent,
                 autoscaling_target_request_count_per_minute=scaling.requests_per_minute,
+                service_account=service_account or None,
             ),
             is_safe=False,
         )
@@ -192,28 +215,63 @@ class VertexTier:
         ]
         return sorted(entries, key=lambda entry: entry.created)
 
-    # ------------------------------------------------------------------ traffic
+    # ------------------------------------------------------------------ who sees which version
 
-    def canary(self, endpoint: Any, percent: int) -> dict[str, int]:
-        """Give the newest version `percent` of the traffic; returns the split by deployed model id."""
-        return self._split(endpoint, canary_split(self.deployed(endpoint), percent))
+    def canary_of(self, name: str) -> Any:
+        """Find the canary's endpoint beside the endpoint of that display name; None where there is none.
 
-    def promote(self, endpoint: Any, alias: str) -> dict[str, int]:
-        """Give the newest version all traffic, and its model version the alias."""
-        deployed = self.deployed(endpoint)
-        return self._hand_over(endpoint, deployed, promotion_split(deployed), alias)
+        Vertex AI splits the traffic of one endpoint by request, which would mix two models within one viewer's
+        stream. So a canary has an endpoint of its own, and the app sends a share of its viewers there.
+        """
+        return self._find(f"{name}{CANARY_SUFFIX}")
 
-    def roll_back(self, endpoint: Any, alias: str) -> dict[str, int]:
+    def share(self, endpoint: Any) -> int:
+        """Return the percentage of viewers that the canary beside an endpoint gets."""
+        labels: Any = _patiently(lambda: self._sdk.Endpoint(endpoint.resource_name), is_safe=True).labels
+        return int(labels.get(PERCENT_LABEL, "0"))
+
+    def set_share(self, endpoint: Any, canary: Any, percent: int) -> None:
+        """Tell the apps, by the endpoint's labels, which share of their viewers the canary gets.
+
+        Raises:
+            PlanError: percent is not from 0 to 99.
+        """
+        if not 0 <= percent <= 99:
+            raise PlanError(f"A canary's share must be from 1 to 99 percent, but got {percent}. Promote it for 100.")
+        current: Any = _patiently(lambda: self._sdk.Endpoint(endpoint.resource_name), is_safe=True)
+        labels = {**current.labels, CANARY_LABEL: canary.name, PERCENT_LABEL: str(percent)}
+        _patiently(lambda: current.update(labels=labels), is_safe=True)
+
+    def set_alias(self, entry: Deployed, alias: str = CHAMPION) -> None:
+        """Point the alias, and Vertex AI's own `default`, to a version."""
+        registry: Any = self._sdk.models.ModelRegistry(entry.model)
+        _patiently(lambda: registry.add_version_aliases([alias, "default"], entry.version), is_safe=True)
+
+    def holder(self, model: str, alias: str = CHAMPION) -> str:
+        """Return the version of a model that holds an alias; "" for none."""
+        registry: Any = self._sdk.models.ModelRegistry(model)
+        versions = _patiently(registry.list_versions, is_safe=True)
+        return next((info.version_id for info in versions if alias in info.version_aliases), "")
+
+    def roll_back(self, endpoint: Any) -> Deployed:
         """Give the version before the serving one all traffic, and the alias. Takes seconds: its machines run."""
         deployed = self.deployed(endpoint)
-        return self._hand_over(endpoint, deployed, rollback_split(deployed), alias)
+        split = rollback_split(deployed)
+        winner = next(entry for entry in deployed if entry.id in split)
+        _patiently(lambda: endpoint.update(traffic_split=split), is_safe=True)
+        self.set_alias(winner)
+        return winner
 
-    def undeploy_idle(self, endpoint: Any) -> list[str]:
-        """Stop the machines of every version that gets no traffic; returns their ids."""
-        idle = [entry.id for entry in self.deployed(endpoint) if entry.percent == 0]
-        for deployed_id in idle:
+    def artifact_uri(self, entry: Deployed) -> str:
+        """Return the folder that a deployed version's bundle lies in."""
+        return str(self.model(f"{entry.model}@{entry.version}").uri)
+
+    def undeploy(self, endpoint: Any, entries: Sequence[Deployed]) -> list[str]:
+        """Stop the machines of versions; returns their ids."""
+        ids = [entry.id for entry in entries]
+        for deployed_id in ids:
             _patiently(partial(endpoint.undeploy, deployed_model_id=deployed_id), is_safe=True)
-        return idle
+        return ids
 
     def tear_down(self, endpoint: Any) -> None:
         """Stop everything behind an endpoint and delete it, so that nothing is paid for."""
@@ -221,17 +279,6 @@ class VertexTier:
 
         with suppress(NotFound):  # SDK 2.7 deletes, then asks for what it has just deleted, to log its name
             _patiently(lambda: endpoint.delete(force=True), is_safe=True)
-
-    def _hand_over(self, endpoint: Any, deployed: list[Deployed], split: dict[str, int], alias: str) -> dict[str, int]:
-        winner = next(entry for entry in deployed if entry.id in split)
-        self._split(endpoint, split)
-        registry: Any = self._sdk.models.ModelRegistry(winner.model)
-        _patiently(lambda: registry.add_version_aliases([alias, "default"], winner.version), is_safe=True)
-        return split
-
-    def _split(self, endpoint: Any, split: dict[str, int]) -> dict[str, int]:
-        _patiently(lambda: endpoint.update(traffic_split=split), is_safe=True)
-        return split
 
     def _find(self, name: str) -> Any:
         found = _patiently(lambda: self._sdk.Endpoint.list(filter=f'display_name="{name}"'), is_safe=True)

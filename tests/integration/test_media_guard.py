@@ -123,14 +123,14 @@ def test_decoder_out_of_time_is_killed(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "a.mp4")
     with pytest.raises(MediaError, match="took too long"):
         vet_upload(path, MediaLimits(max_wait_s=0.02))
-    assert not any("media_worker" in " ".join(child.cmdline()) for child in psutil.Process().children())
+    assert not any("media.decode" in " ".join(child.cmdline()) for child in psutil.Process().children())
 
 
 def test_closing_the_iterator_ends_the_child(tmp_path: Path) -> None:
     with closing(read_upload_frames(write_clip(tmp_path / "a.mp4"))) as frames:
         next(frames)
-        assert any("media_worker" in " ".join(child.cmdline()) for child in psutil.Process().children())
-    assert not any("media_worker" in " ".join(child.cmdline()) for child in psutil.Process().children())
+        assert any("media.decode" in " ".join(child.cmdline()) for child in psutil.Process().children())
+    assert not any("media.decode" in " ".join(child.cmdline()) for child in psutil.Process().children())
 
 
 @pytest.mark.parametrize("task", [vet_upload, read_upload_image, lambda path: list(read_upload_frames(path))])

@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from liveframe.remote.picture import Encoding, decode_picture, encode_picture
-from serving.build import REQUIREMENTS, ROOT, build_legacy, digest_of, stage
+from serving.build import IMAGES, MODEL, ROOT, build_legacy, digest_of, stage
 from serving.vertex.requirements import LockError, pins_for
 from tests.support.serving_bundle import served_bundle
 
@@ -85,11 +85,37 @@ def test_staged_image_answers_a_frame_with_nothing_but_its_pinned_requirements(
 
 def test_requirements_are_complete_pinned_hashed_and_light(tmp_path: Path) -> None:
     lines = (stage(tmp_path / "image") / "requirements.txt").read_text()
-    pins = pins_for(ROOT / "uv.lock", REQUIREMENTS)
+    pins = pins_for(ROOT / "uv.lock", IMAGES["serving"].requirements)
     assert lines.count("==") == len(pins) and all(pin.hashes for pin in pins)
     names = {pin.name for pin in pins}
     assert {"fastapi", "uvicorn", "onnxruntime", "starlette", "grpcio"} <= names
     assert not names & {"tensorflow", "keras", "streamlit", "mlflow", "kfp", "torch"}
+
+
+def test_gpu_image_has_the_other_runtime_and_nothing_of_the_first(tmp_path: Path) -> None:
+    names = {
+        line.split("==")[0]
+        for line in (stage(tmp_path / "gpu", "serving-gpu") / "requirements.txt").read_text().splitlines()
+    }
+    assert {"onnxruntime-gpu", "nvidia-cudnn-cu13"} <= names and "onnxruntime" not in names
+
+
+def test_app_image_is_the_whole_app(tmp_path: Path) -> None:
+    staged = stage(tmp_path / "app", "app")
+    names = {line.split("==")[0] for line in (staged / "requirements.txt").read_text().splitlines()}
+    assert {"streamlit", "authlib", "google-auth"} <= names and not names & {"tensorflow", "mlflow", "pytest"}
+    assert (staged / ".streamlit" / "config.toml").is_file() and (staged / "bundles" / "default").is_dir()
+    for script in (ROOT / "ui").rglob("*.js"):
+        assert (staged / script.relative_to(ROOT)).is_file()
+    dockerfile = (staged / "Dockerfile").read_text()
+    assert "@sha256:" in dockerfile and "--require-hashes" in dockerfile
+
+
+def test_training_image_runs_every_step(tmp_path: Path) -> None:
+    staged = stage(tmp_path / "training", "training")
+    names = {line.split("==")[0] for line in (staged / "requirements.txt").read_text().splitlines()}
+    assert {"tensorflow", "mlflow", "kfp", "google-cloud-aiplatform"} <= names and "pytest" not in names
+    assert (staged / "training" / "configs" / "default.toml").is_file() and (staged / "uv.lock").is_file()
 
 
 def test_lock_without_a_package_is_an_error_that_names_it(tmp_path: Path) -> None:
@@ -120,9 +146,12 @@ def test_legacy_source_package_predicts_whole_frames(
     bundle: Path, tmp_path: Path, astronaut: NDArray[np.uint8]
 ) -> None:
     archive = build_legacy(tmp_path / "dist")
+    pins = {pin.name: pin.version for pin in pins_for(ROOT / "uv.lock", MODEL)}
     with tarfile.open(archive) as package:
         package.extractall(tmp_path / "unpacked", filter="data")
     (root,) = (tmp_path / "unpacked").iterdir()
+    asked = (root / "understudy_prediction.egg-info" / "requires.txt").read_text().split()
+    assert dict(line.split("==") for line in asked) == pins, "whoever installs it gets all that it needs"
     empty = np.full((120, 160, 3), 90, np.uint8)
     for name, image in (("face", astronaut), ("empty", empty)):
         text = base64.b64encode(encode_picture(np.ascontiguousarray(image), Encoding.PNG))

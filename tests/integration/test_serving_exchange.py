@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from benchmarks.harness.tiny_bundle import build_tiny_bundle
 from liveframe.remote.picture import Encoding, decode_picture, encode_picture
-from liveframe.remote.wire import MEDIA_TYPE, decode_batch, encode_batch
+from liveframe.remote.wire import MEDIA_TYPE, Extras, decode_batch, encode_batch
 from serving.server.batcher import BatchPolicy
 from serving.server.exchange import (
     DEADLINE_HEADER,
@@ -70,7 +70,10 @@ def ask(exchange: Exchange, body: bytes, content_type: str = MEDIA_TYPE, **heade
 
 def test_crops_come_back_as_the_bare_model_gives_them(exchange: Exchange) -> None:
     reply = ask(exchange, encode_batch(CROPS, Encoding.RAW))
-    assert reply.status == 200 and reply.headers["Content-Type"] == MEDIA_TYPE
+    assert (
+        reply.status == 200
+        and reply.headers["Content-Type"] == f"{MEDIA_TYPE}; bundle={exchange.routine.bundle.digest}"
+    )
     assert np.array_equal(decode_batch(reply.body).images, exchange.routine.model("ada").predict(CROPS))
 
 
@@ -161,11 +164,11 @@ class GatedRoutine(Routine):
         self.begun = 0
         self.batches: list[int] = []
 
-    def predict_crops(self, variant: str, batch: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def predict_crops(self, variant: str, batch: NDArray[np.uint8], extras: Extras) -> NDArray[np.uint8]:
         self.begun += len(batch)
         assert self.gate.wait(30)
         self.batches.append(len(batch))
-        return super().predict_crops(variant, batch)
+        return super().predict_crops(variant, batch, extras)
 
 
 @pytest.fixture

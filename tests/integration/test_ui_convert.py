@@ -3,15 +3,18 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from benchmarks.harness.pages import fresh_app, no_worker, rerun, states
 from benchmarks.harness.waiting import wait_until
-from tests.support.clips import read_clip
-from tests.support.real_faces import astronaut_clip
+from tests.support.clips import read_clip, write_clip
+from tests.support.real_faces import astronaut, astronaut_clip
 from ui.session.workspace import job_queue
 from understudy.jobs.queue import JobState
+from understudy.media.clip import read_photo
 from understudy.provenance.watermark_detector import detect_file
 
 
@@ -109,7 +112,7 @@ def test_a_clip_that_breaks_when_decoded_fails_with_a_sentence(page: AppTest, cl
     upload(page, "torn.mp4", clip[: len(clip) // 3])
     wait_until(lambda: states() == [JobState.FAILED], timeout_s=60)
     page.run()
-    assert "clip.mp4" in page.error[0].value
+    assert "torn.mp4" in page.error[0].value
 
 
 def test_a_rerun_does_little_however_many_clips_wait(page: AppTest, clip: bytes, idle_queue: None) -> None:
@@ -124,3 +127,40 @@ def test_a_rerun_does_little_however_many_clips_wait(page: AppTest, clip: bytes,
     assert three.files - one.files <= 2 * 15, (
         "what one more clip may cost: its notes and its job, each read once or twice"
     )
+
+
+def test_a_photo_is_converted_too(page: AppTest, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "me.png"), astronaut())
+    page.run()
+    page.file_uploader[0].set_value([("me & you.png", (tmp_path / "me.png").read_bytes(), "image/png")]).run()
+    page.button(key="convert").click().run()
+    assert not page.exception
+    wait_until(lambda: states() == [JobState.DONE], timeout_s=90)
+    (result,) = Path(job_queue().folder.parent).glob("viewers/operator/clips/*/swapped.png")
+    assert read_photo(result).shape == (512, 512, 3)
+
+
+def test_one_picture_can_be_seen_before_the_clip_is_converted(page: AppTest, clip: bytes, idle_queue: None) -> None:
+    page.run()
+    page.file_uploader[0].set_value([("holiday.mp4", clip, "video/mp4")]).run()
+    page.slider(key="convert_at").set_value(1.0)
+    page.button(key="convert_preview").click().run(timeout=120)
+    assert not page.exception and not page.error
+    assert any("pictures take" in caption.value for caption in page.caption)
+    assert job_queue().jobs() == []
+
+
+def test_scenes_that_were_not_swapped_are_shown_and_can_be_kept(page: AppTest, tmp_path: Path) -> None:
+    wall = [np.full((512, 512, 3), 90, np.uint8)] * 4
+    images = read_clip(astronaut_clip(tmp_path / "face.mp4", 8))[0]
+    clip = write_clip(tmp_path / "in.mp4", [*images, *wall], [number / 10 for number in range(12)])
+    page.run()
+    upload(page, "two.mp4", clip.read_bytes())
+    wait_until(lambda: states() == [JobState.DONE], timeout_s=90)
+    page.run()
+    assert any("4 pictures covered" in caption.value for caption in page.caption)
+    (job,) = job_queue().jobs()
+    page.button(key=f"again-{job.id}").click().run()
+    again = next(each for each in job_queue().jobs() if each.id != job.id)
+    assert "--no-face keep" in " ".join(again.command)
+    assert "two.mp4" in " ".join(again.command)

@@ -276,6 +276,8 @@ class Control:
             operation = self.state.operations[name[name.index("/operations/") :]]
             operation.polls_left -= 1
             return operation.to_dict()
+        if name.endswith(":listVersions"):
+            return {"models": self.state.versions[name.removesuffix(":listVersions")]}
         if name.endswith(("/models", "/endpoints")):
             kind = name.rsplit("/", 1)[1]
             held = [v[-1] for v in self.state.versions.values()] if kind == "models" else self.state.endpoints.values()
@@ -354,7 +356,12 @@ class Control:
     def _patch(self, name: str, query: dict[str, list[str]], body: bytes) -> dict[str, Any]:
         request = _parse(v1.Endpoint, body)
         endpoint = self._endpoint(name)
-        _require(query.get("updateMask") == ["trafficSplit"], f"Only the traffic split is updated, got {query}.")
+        if query.get("updateMask") == ["labels"]:
+            for key, value in dict(request.labels).items():
+                _require(bool(_LABEL_KEY.fullmatch(key) and _LABEL_VALUE.fullmatch(value)), f"Bad label {key}={value}.")
+            endpoint["labels"] = dict(request.labels)
+            return endpoint
+        _require(query.get("updateMask") == ["trafficSplit"], f"Only labels or the split are updated, got {query}.")
         split = dict(request.traffic_split)
         present = {entry["id"] for entry in endpoint.get("deployedModels", [])}
         _require(sum(split.values()) == 100 and set(split) <= present, f"Bad traffic split {split}.")
@@ -399,6 +406,9 @@ def _check_resources(resources: Any) -> None:
     for metric in resources.autoscaling_metric_specs:
         _require(metric.metric_name in METRICS, f"Unknown metric {metric.metric_name!r}.")
         _require(metric.target >= 1, f"Bad target {metric.target}.")
+    machine, gpu = resources.machine_spec.machine_type, resources.machine_spec.accelerator_type.name
+    fits = {"NVIDIA_L4": "g2-", "NVIDIA_TESLA_T4": "n1-", "ACCELERATOR_TYPE_UNSPECIFIED": ""}.get(gpu)
+    _require(fits is not None and machine.startswith(fits), f"{gpu} is not available on {machine}.")
     has_duty_cycle = any("duty_cycle" in metric.metric_name for metric in resources.autoscaling_metric_specs)
     _require(not has_duty_cycle or resources.machine_spec.accelerator_count > 0, "Duty cycle needs an accelerator.")
 

@@ -60,10 +60,14 @@ def test_requirement_lines_survive_the_yaml(export_environment):
     assert pip_section(export_environment.environment(lines)) == lines
 
 
-def test_no_cuda_package_is_locked(repository):
+def test_cuda_packages_come_with_their_extra_alone(export_environment, repository):
     names = [package["name"] for package in tomllib.loads((repository / "uv.lock").read_text())["package"]]
+    assert "onnxruntime-gpu" in names
+    command = [os.environ.get("UV", "uv"), *export_environment.EXPORT, "--all-groups"]
+    export = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=True).stdout
+    names = [re.split("[=[ ;]", line)[0] for line in export.splitlines()]
     assert len(names) > 100
-    assert [name for name in names if name.startswith(("nvidia-", "cuda", "cupy"))] == []
+    assert [name for name in names if name.startswith(("nvidia-", "cuda", "cupy", "onnxruntime-"))] == []
 
 
 def test_light_install_has_the_app_but_no_training(export_environment, repository):

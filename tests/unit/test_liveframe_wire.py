@@ -87,7 +87,7 @@ def test_rotation_in_metadata_is_ignored():
     [
         (lambda body: b"", "header of 16 bytes"),
         (lambda body: b"XXXX" + body[4:], "must start with"),
-        (lambda body: body[:4] + b"\x09" + body[5:], "version 1, but is of version 9"),
+        (lambda body: body[:4] + b"\x09" + body[5:], "version 1 or 2, but is of version 9"),
         (lambda body: body[:5] + b"\x09" + body[6:], "unknown"),
         (lambda body: body[:7] + b"\x02" + body[8:], "unknown"),
         (lambda body: body[:8] + b"\0\0" + body[10:], "1 to 64 pictures, but holds 0"),

@@ -44,9 +44,9 @@ def png_declaring(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + body
 
 
-def animation_bytes() -> bytes:
-    """An animated WebP of three frames."""
-    frames = [Pictures.new("RGB", (16, 16), colour) for colour in ("red", "green", "blue")]
+def animation_bytes(size: tuple[int, int]) -> bytes:
+    """An animated WebP of two frames."""
+    frames = [Pictures.new("RGB", size, colour) for colour in ("red", "green")]
     buffer = io.BytesIO()
     frames[0].save(buffer, "WEBP", save_all=True, append_images=frames[1:])
     return buffer.getvalue()
@@ -81,7 +81,7 @@ BAD_FILES = {
     "pixel bomb": ("a.png", png_declaring(20_000, 20_000), "must hold at most 4096 pixels"),
     "no pixels": ("a.png", png_declaring(0, 5), "a.png"),
     "header cut off": ("a.png", picture_bytes("PNG")[:20], "broken png header"),
-    "animation": ("a.webp", animation_bytes(), "animation of 3"),
+    "animation of too many pixels": ("a.webp", animation_bytes((5000, 2000)), "must hold at most"),
     "mp4 without anything in it": ("a.mp4", struct.pack(">I", 16) + b"ftypisom" + bytes(4), "cannot be read as mp4"),
     "webm without anything in it": ("a.webm", b"\x1aE\xdf\xa3\x9f\x42\x82\x84webm", "a.webm"),
     "noise after an avi head": ("a.avi", b"RIFF\x00\x01\x00\x00AVI " + bytes(range(256)) * 4, "a.avi"),

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from benchmarks.harness.waiting import quickest, wait_until
 from liveframe.errors import ModelError, OverloadedError
+from liveframe.remote.wire import Extras
 from serving.server.batcher import Batcher, BatchPolicy, DeadlineError
 
 SOON_S = 30.0
@@ -25,7 +26,7 @@ class Halver:
         self.gate.set()
         self.has_begun = threading.Event()
 
-    def run(self, variant: str, batch: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def run(self, variant: str, batch: NDArray[np.uint8], extras: Extras) -> NDArray[np.uint8]:
         self.has_begun.set()
         assert self.gate.wait(SOON_S)
         self.batches.append((variant, len(batch)))
@@ -165,7 +166,7 @@ def test_one_slow_call_does_not_shut_the_door_for_good() -> None:
 def test_error_of_the_model_reaches_every_caller_and_the_next_batch_runs() -> None:
     calls: list[int] = []
 
-    def fail_once(_: str, batch: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def fail_once(_: str, batch: NDArray[np.uint8], extras: Extras) -> NDArray[np.uint8]:
         calls.append(len(batch))
         if len(calls) == 1:
             raise ModelError("The network is gone. Reload the bundle.")
@@ -183,7 +184,7 @@ def test_error_of_the_model_reaches_every_caller_and_the_next_batch_runs() -> No
 def test_workers_run_calls_side_by_side() -> None:
     both = threading.Barrier(2)
 
-    def meet(_: str, batch: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def meet(_: str, batch: NDArray[np.uint8], extras: Extras) -> NDArray[np.uint8]:
         both.wait(SOON_S)  # breaks unless two calls run at once
         return batch
 

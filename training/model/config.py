@@ -10,6 +10,8 @@ from training.data.augment import Augmentation
 from training.model.losses import LossWeights, MixLoss
 from training.network import NetworkSize
 
+DEFAULT = "default"
+
 
 class ConfigError(ValueError):
     """A configuration has an unknown key or a value of the wrong kind."""
@@ -46,7 +48,7 @@ class TrainingConfig:
         validation: how many drivers are kept for validation.
         seed: of everything random.
         alias: the registry alias that the new version gets.
-        tracking: MLflow's address; "" tracks nothing.
+        tracking: MLflow's address; "default" for the environment's, else the work folder's; "" tracks nothing.
         bfloat16: compute in mixed_bfloat16 where the CPU has it.
     """
 
@@ -73,7 +75,7 @@ class TrainingConfig:
     validation: int = 64
     seed: int = 1
     alias: str = "challenger"
-    tracking: str = "sqlite:///work/mlflow.db"
+    tracking: str = DEFAULT
     bfloat16: bool = True
     size: NetworkSize = field(default_factory=NetworkSize)
     loss: LossWeights = field(default_factory=LossWeights)

@@ -13,6 +13,7 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from training.model.tracking_uri import use_tracking
 from understudy.any_bundle import ServableBundle, open_servable
 from understudy.bundle.bundle import Bundle, BundleError
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 # Where a version keeps its bundle, and the tag that says what it must be.
 _MEMBER = "artifacts/bundle"
 DIGEST_TAG = "bundle_digest"
+_LONGEST_DESCRIPTION = 5000
 _REQUIREMENTS = ("mlflow", "numpy", "onnx", "onnxruntime", "opencv-python-headless", "protobuf")
 _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))")
 
@@ -59,13 +61,13 @@ def log_bundle(
 ) -> LoggedBundle:
     """Verify a bundle, log it as a pyfunc with signature, and register it as a new version.
 
-    Goes into the active run, or into a run of its own. Tracking server and experiment are
-    MLflow's current ones (`mlflow.set_tracking_uri`; by default sqlite in the working directory).
+    Goes into the active run, or into a run of its own, in the experiment named as the model. Tracking server
+    is what `training.model.tracking_uri` says. The version's description is its model card.
 
     Args:
         bundle_dir: a bundle's directory or .zip, of any kind that may be run.
         registered_name: the registered model; made where missing.
-        metrics: logged to the run.
+        metrics: an evaluation of this very bundle: logged to the run and tied to the logged model's id.
         tags: set on the version, beside its digest, personas and the hash of each consent record.
         alias: moved to the new version, where given.
 
@@ -77,13 +79,16 @@ def log_bundle(
 
     bundle = open_servable(bundle_dir)
     is_nested = mlflow.active_run() is not None
+    if not is_nested:
+        use_tracking(experiment=registered_name)
     run = mlflow.active_run() or mlflow.start_run(run_name=f"register {registered_name}")
     try:
-        mlflow.log_metrics(dict(metrics or {}))
-        model_uri = _log_pyfunc(bundle)
+        model_uri, model_id = _log_pyfunc(bundle)
+        mlflow.log_metrics(dict(metrics or {}), model_id=model_id)
         # With its tags in one step: a version without its digest would be there, but could not be fetched.
         all_tags = {**_bundle_tags(bundle), **(tags or {})}
         version = int(mlflow.register_model(model_uri, registered_name, tags=all_tags).version)
+        mlflow.MlflowClient().update_model_version(registered_name, str(version), _description(bundle))
     finally:
         if not is_nested:
             mlflow.end_run()
@@ -147,7 +152,9 @@ def find_version(uri: str, client: MlflowClient | None = None) -> ModelVersion:
     if match is None:
         raise BundleError(f"A registered bundle must be models:/NAME@ALIAS or models:/NAME/VERSION, but got {uri!r}.")
     name, alias, number = match["name"], match["alias"], match["version"]
-    client = client or MlflowClient()
+    if client is None:
+        use_tracking()
+        client = MlflowClient()
     try:
         if alias:
             return client.get_model_version_by_alias(name, alias)
@@ -159,8 +166,15 @@ def find_version(uri: str, client: MlflowClient | None = None) -> ModelVersion:
         ) from error
 
 
-def _log_pyfunc(bundle: ServableBundle) -> str:
-    """Log a bundle's files to the active run; give the logged model's address."""
+def _description(bundle: ServableBundle) -> str:
+    """Return what people read of a version: the bundle's model card, as much as fits."""
+    card = bundle.path / "model_card.md"
+    text = card.read_text(encoding="utf-8") if card.is_file() else ""
+    return (text or f"{bundle.name}, version {bundle.version}: {', '.join(bundle.variants)}.")[:_LONGEST_DESCRIPTION]
+
+
+def _log_pyfunc(bundle: ServableBundle) -> tuple[str, str]:
+    """Log a bundle's files to the active run; give the logged model's address and id."""
     import mlflow
     import numpy as np
     from mlflow.models import ModelSignature
@@ -186,7 +200,7 @@ def _log_pyfunc(bundle: ServableBundle) -> str:
             # Listed by hand: MLflow's own search for them imports the model in a new process, for a minute.
             pip_requirements=[f"{name}=={installed_version(name)}" for name in _REQUIREMENTS],
         )
-    return str(info.model_uri)
+    return str(info.model_uri), str(info.model_id)
 
 
 def _bundle_tags(bundle: ServableBundle) -> dict[str, str]:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from training.data.pairs import write_json
-from training.model.config import TrainingConfig
+from training.model.config import DEFAULT, TrainingConfig
+from training.model.tracking_uri import log_dataset, use_tracking
 
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -18,7 +19,7 @@ class Tracker:
     """One training's run in MLflow; a resumed training goes on in the same run.
 
     Args:
-        config: the training's settings; `config.tracking` is MLflow's address, and "" tracks nothing.
+        config: the training's settings; `config.tracking` says where MLflow is.
         faceset: the digest of what is trained on.
     """
 
@@ -32,12 +33,12 @@ class Tracker:
         if not self.config.tracking:
             yield self
             return
-        import mlflow  # takes seconds: only when something is tracked
+        use_tracking("" if self.config.tracking == DEFAULT else self.config.tracking, self.config.name)
+        import mlflow
 
         self._mlflow = mlflow
-        mlflow.set_tracking_uri(self.config.tracking)
-        mlflow.set_experiment(self.config.name)
-        with mlflow.start_run(run_id=self._earlier_run(), run_name=Path(self.config.out).name) as run:
+        name = Path(self.config.out).name
+        with mlflow.start_run(run_id=self._earlier_run(), run_name=name, log_system_metrics=True) as run:
             write_json(self._note, {"run_id": run.info.run_id})
             self._describe()
             yield self
@@ -61,11 +62,14 @@ class Tracker:
 
     def _describe(self) -> None:
         config = asdict(self.config)
-        flat = {key: str(value)[:500] for key, value in config.items()}
+        flat = {key: str(value)[:500] for key, value in flattened(config)}
         earlier = self._mlflow.active_run().data.params
         self._mlflow.log_params({key: value for key, value in flat.items() if key not in earlier})
         self._mlflow.log_dict(config, "config.json")
         self._mlflow.set_tags({"git_sha": git_sha(), "lock_sha256": lock_digest(), "faceset": self._faceset})
+        where = self.config.facesets or {"pairs": self.config.pairs}
+        for name, path in where.items():
+            log_dataset(name, str(Path(path).absolute()), self._faceset, "training")
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Log one point of the curves."""
@@ -84,6 +88,15 @@ class Tracker:
         from training.model.log_model import log_bundle
 
         return log_bundle(folder, self.config.name, alias=self.config.alias).uri
+
+
+def flattened(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield settings by dotted name, as `--set` takes them: parameters that MLflow can search by."""
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            yield from flattened(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def git_sha() -> str:

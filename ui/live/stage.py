@@ -9,6 +9,7 @@ import streamlit as st
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from ui.relay.camera_socket import below_base
 from ui.session.viewer import ViewerRegistry
 
 COVER_PATH = "/cover"
@@ -103,7 +104,7 @@ def stage(token: str, scene: Scene, is_covered: bool, is_recording: bool) -> Non
         key="stage_bar",
         data={
             "token": token,
-            "coverPath": st.get_option("server.baseUrlPath").rstrip("/") + COVER_PATH,
+            "coverPath": below_base(COVER_PATH),
             "still": scene.still,
             "hint": scene.hint,
             "aspect": scene.aspect,

@@ -13,6 +13,7 @@ from ui.parts.chart import table
 from ui.parts.consent_badge import consent_status
 from ui.parts.figures import LABELS, figures_table, show_clips, show_gates
 from ui.parts.job_card import Pace, find_job, is_active, is_moving, plain, show_job
+from ui.parts.needs import show_missing
 from ui.parts.notes import noted_job, read_note
 from ui.parts.registry_view import (
     Snapshot,
@@ -39,6 +40,8 @@ def page() -> None:
     """Draw the page."""
     st.title("Models")
     st.caption("Every training registers a version. The champion is what people should get; gates decide who that is.")
+    if show_missing("The registry", ("mlflow",)):
+        return
     registry_view().refresh(older_than_s=_STALE_S)
     snapshot = registry_view().read()
     _freshness(snapshot)
@@ -75,7 +78,8 @@ def _freshness(snapshot: Snapshot) -> None:
         return
     with st.container(horizontal=True, vertical_alignment="center"):
         age_s = max(0, round(time.time() - snapshot.taken_s))
-        st.caption(f"As of {age_s} s ago." if age_s < 90 else f"As of {age_s // 60} min ago.")
+        age = f"As of {age_s} s ago." if age_s < 90 else f"As of {age_s // 60} min ago."
+        st.caption(age if snapshot.taken_s else registry_view().trouble or "The registry was not asked yet.")
         st.button("Look again", key="refresh", icon=":material/refresh:", type="tertiary", on_click=_refresh)
 
 

@@ -16,6 +16,7 @@ from ui.parts.job_entry import job_command
 from ui.parts.notes import note_job
 from ui.session.settings import app_settings
 from ui.session.workspace import job_queue
+from understudy.jobs.command_line import sentence_for
 from understudy.jobs.queue import ROOT, Job, module_command, write_json
 
 _FILE = "registry.json"
@@ -87,12 +88,14 @@ class RegistryView:
     Attributes:
         folder: the work folder; the snapshot is a file in it.
         tracking: MLflow's address.
+        trouble: why no new snapshot could be kept; "" when it could.
     """
 
     folder: Path
     tracking: str
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _thread: threading.Thread | None = None
+    trouble: str = ""
 
     @property
     def path(self) -> Path:
@@ -116,8 +119,15 @@ class RegistryView:
         with self._lock:
             if self.is_busy() or time.time() - self.read().taken_s < older_than_s:
                 return
-            self._thread = threading.Thread(target=self._take, name="registry", daemon=True)
+            self._thread = threading.Thread(target=self._try_to_take, name="registry", daemon=True)
             self._thread.start()
+
+    def _try_to_take(self) -> None:
+        try:
+            self._take()
+            self.trouble = ""
+        except OSError as error:
+            self.trouble = sentence_for(error)
 
     def _take(self) -> None:
         """Run the command that asks MLflow; whatever becomes of it, there is a new snapshot afterwards."""

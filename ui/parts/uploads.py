@@ -1,6 +1,7 @@
 """Uploads on their way to disk: under a name of ours, judged by their first bytes before anything reads them."""
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +19,12 @@ class Upload(Protocol):
     def getvalue(self) -> bytes:
         """Return the whole content."""
         ...
+
+
+def safe_stem(name: str) -> str:
+    """Give a sender's file name, without its extension, as it may stand on disk: messages name the file as theirs."""
+    stem = re.sub(r"[^\w .,()+-]", "_", Path(name).stem).strip(" .-")
+    return stem.encode()[:120].decode(errors="ignore") or "clip"
 
 
 def keep_upload(upload: Upload, folder: Path, stem: str = "") -> Path:

@@ -59,6 +59,12 @@ class Camera(NamedTuple):
     fps: int = 30
 
 
+def below_base(path: str) -> str:
+    """Where a path is served: below server.baseUrlPath, which may be written with or without slashes."""
+    base = str(st.get_option("server.baseUrlPath") or "").strip("/")
+    return f"/{base}{path}" if base else path
+
+
 def camera_socket(token: str, camera: Camera, in_flight: int, still: str = "", hint: str = "") -> str:
     """Mount the camera.
 
@@ -76,7 +82,7 @@ def camera_socket(token: str, camera: Camera, in_flight: int, still: str = "", h
         key="camera_socket",
         data={
             "token": token,
-            "path": st.get_option("server.baseUrlPath").rstrip("/") + PATH,
+            "path": below_base(PATH),
             "width": camera.width,
             "height": camera.height,
             "fps": camera.fps,

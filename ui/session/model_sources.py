@@ -18,7 +18,8 @@ from typing import Protocol
 from liveframe.errors import LiveframeError, ModelError
 from liveframe.gate import Paint
 from liveframe.model import FrameModel
-from serving.vertex.client import RemoteModel
+from liveframe.remote.client import Authorize
+from serving.vertex.client import Fleet, RemoteModel, Served, TokenProvider, fetch_bundle, look_up
 from ui.session.settings import AppSettings
 from understudy.bundle.bundle import Bundle
 from understudy.jobs.queue import ROOT, module_command
@@ -27,6 +28,7 @@ from understudy.swap.served import crop_model
 from understudy.swap.swapper import FaceSwapper
 
 POLL_EVERY_S = 10.0
+REMOTE_EVERY_S = 30.0
 _RESTART_S = 15.0
 
 _log = logging.getLogger(__name__)
@@ -39,6 +41,7 @@ class ModelSource(StrEnum):
     CHAMPION = "champion"
     CHALLENGER = "challenger"
     REMOTE = "remote"
+    CANARY = "canary"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +53,14 @@ class ServedModel:
         model: plays them.
         overlays: what is painted on every picture that leaves: the watermark, then the visible mark.
         title: what people read.
+        remotes: the far models behind its renderers, if it has any.
     """
 
     bundle: Bundle
     model: FrameModel
     overlays: tuple[Paint, ...]
     title: str = "As shipped"
+    remotes: tuple[RemoteModel, ...] = ()
 
 
 class ModelListener(Protocol):
@@ -79,16 +84,28 @@ def open_model(path: Path, trust: Path, title: str = "As shipped") -> ServedMode
     return ServedModel(bundle, FaceSwapper(bundle), read_disclosure(trust).overlays(bundle.digest), title)
 
 
-def remote_model(embedded: ServedModel, settings: AppSettings) -> ServedModel:
-    """Let the remote endpoint play the embedded bundle's personas; the embedded model stands behind it.
+def remote_model(served: Served, embedded: Bundle, settings: AppSettings, title: str) -> ServedModel:
+    """Let an endpoint play the personas of the bundle that it serves; the same bundle, opened here, stands behind it.
+
+    Marks and claims name that bundle, and an answer of any other is not shown.
 
     Raises:
-        ModelError: the endpoint or the credentials cannot be found.
+        ModelError: the endpoint or the credentials cannot be found, or it serves a bundle that cannot be had here.
+        BundleError: what it serves is damaged.
     """
-    bundle = embedded.bundle
-    names = [info.name for info in bundle.personas]
-    renderers = {name: RemoteModel(settings.remote, crop_model(bundle, name), name) for name in names}
-    return ServedModel(bundle, FaceSwapper(bundle, renderers=renderers), embedded.overlays, "Remote endpoint")
+    if served.digest and not embedded.digest.startswith(served.digest):
+        if not served.bundle_uri:
+            raise ModelError(
+                f"The endpoint serves the bundle {served.digest[:12]}, but this app has {embedded.digest[:12]}. "
+                "Start both with the same bundle (UNDERSTUDY_BUNDLE)."
+            )
+        embedded = Bundle.load(fetch_bundle(served, settings.work / "served"))
+    renderers = {
+        info.name: RemoteModel(served.settings, crop_model(embedded, info.name), info.name, embedded.digest)
+        for info in embedded.personas
+    }
+    overlays = read_disclosure(settings.trust).overlays(embedded.digest)
+    return ServedModel(embedded, FaceSwapper(embedded, renderers=renderers), overlays, title, tuple(renderers.values()))
 
 
 class ModelSources:
@@ -117,10 +134,13 @@ class ModelSources:
         self._closing = threading.Event()
         self._child: subprocess.Popen[str] | None = None
         self._threads: list[threading.Thread] = []
+        self._fleet: Fleet | None = None
+        self._played: dict[ModelSource, Served] = {}
+        self._retired: list[RemoteModel] = []
         if settings.model:
             self._start(self._follow, "registry-follower")
         if settings.remote.is_on:
-            self._start(self._open_remote, "remote-opener")
+            self._start(self._follow_remote, "remote-follower")
 
     @property
     def default(self) -> ModelSource:
@@ -129,12 +149,23 @@ class ModelSources:
             return ModelSource.REMOTE
         return ModelSource.CHAMPION if self._settings.model else ModelSource.EMBEDDED
 
+    def default_for(self, viewer: str) -> ModelSource:
+        """What plays for a viewer who did not choose: the canary for its share of them, always the same ones.
+
+        Args:
+            viewer: anything that stays theirs.
+        """
+        with self._lock:
+            fleet, has_canary = self._fleet, ModelSource.CANARY in self._served
+        return ModelSource.CANARY if fleet and has_canary and fleet.has_canary_for(viewer) else self.default
+
     def sources(self) -> tuple[ModelSource, ...]:
         """What may be chosen, whether it is ready or not; a challenger only while there is one."""
         with self._lock:
             registered = (ModelSource.CHAMPION,) if self._settings.model else ()
             challenger = (ModelSource.CHALLENGER,) if ModelSource.CHALLENGER in self._served else ()
-        remote = (ModelSource.REMOTE,) if self._settings.remote.is_on else ()
+            canary = (ModelSource.CANARY,) if ModelSource.CANARY in self._served else ()
+        remote = (ModelSource.REMOTE, *canary) if self._settings.remote.is_on else ()
         return (ModelSource.EMBEDDED, *registered, *challenger, *remote)
 
     def served(self, source: ModelSource) -> ServedModel:
@@ -192,11 +223,57 @@ class ModelSources:
         self._threads.append(thread)
         thread.start()
 
-    def _open_remote(self) -> None:
-        try:
-            self.publish(ModelSource.REMOTE, remote_model(self.served(ModelSource.EMBEDDED), self._settings))
-        except (LiveframeError, OSError) as error:
-            self._note(ModelSource.REMOTE, str(error))
+    def _follow_remote(self) -> None:
+        """Ask again and again what the endpoint serves, and to which share of the viewers its canary goes."""
+        authorize: Authorize | None = None
+        while True:
+            try:
+                self._hang_up()
+                if authorize is None and not self._settings.remote.endpoint.startswith("http"):
+                    authorize = TokenProvider()
+                fleet = look_up(self._settings.remote, authorize)
+                self._take_served(ModelSource.REMOTE, fleet.stable, "Remote endpoint")
+                if fleet.canary is not None:
+                    self._take_served(ModelSource.CANARY, fleet.canary, "Remote canary")
+                with self._lock:
+                    self._fleet = fleet
+                if fleet.canary is None:
+                    self._end_canary()
+            except (LiveframeError, OSError) as error:
+                self._note(ModelSource.REMOTE, str(error))
+            except Exception as error:  # Google's libraries raise errors of their own, without a common base
+                self._note(ModelSource.REMOTE, f"The endpoint could not be asked: {error}")
+            if self._closing.wait(REMOTE_EVERY_S):
+                return
+
+    def _take_served(self, source: ModelSource, served: Served, title: str) -> None:
+        """Play what an endpoint serves by now, and tell why the embedded model stands in where it does."""
+        if self._played.get(source) != served:
+            embedded = self.served(ModelSource.EMBEDDED).bundle
+            self._retired += self.served(source).remotes
+            self.publish(source, remote_model(served, embedded, self._settings, title))
+            self._played[source] = served
+        reasons = [model.stats().reason for model in self.served(source).remotes]
+        with self._lock:
+            self._problems[source] = next(filter(None, reasons), "")
+
+    def _hang_up(self) -> None:
+        """Close what played a round ago: no stream is in the middle of a frame with it any more."""
+        while self._retired:
+            self._retired.pop().close()
+
+    def _end_canary(self) -> None:
+        """Let the viewers of a canary that ended play by what everybody else plays by."""
+        with self._lock:
+            self._played.pop(ModelSource.CANARY, None)
+            ended = self._served.pop(ModelSource.CANARY, None)
+        if ended is None:
+            return
+        self._retired += ended.remotes
+        for viewer in self._listeners():
+            if viewer.wanted == ModelSource.CANARY:
+                viewer.wanted = ModelSource.REMOTE
+                viewer.switch_model(self.served(ModelSource.REMOTE))
 
     def _follow(self) -> None:
         """Keep a child that follows the registry, and act on what it tells."""

@@ -16,7 +16,9 @@ from liveframe.cover import slate
 from liveframe.errors import LiveframeError
 from liveframe.frame import Image
 from liveframe.gate import Shown, ShownState
-from understudy.media.segment import even, video_encoder
+from understudy.media.colour import BT709, LIMITED, ColourTags, from_bgr
+from understudy.media.encoding import Encoding
+from understudy.media.segment import even
 
 if TYPE_CHECKING:
     import av
@@ -29,6 +31,7 @@ OWN_CAMERA = "The viewer showed their own camera here; it is not recorded."
 _WAITING = 30  # pictures and pieces of sound; more are dropped and counted, the stream never waits
 _TICKS_HZ = 90_000
 _SOUND_HZ = 48_000
+_COLOUR = ColourTags(BT709, BT709, BT709, LIMITED)
 _RESYNC_S = 0.1  # sound that strayed this far from the clock is put back on it
 _FINISH_LIMIT_S = 30.0
 
@@ -182,13 +185,16 @@ class _Writer:
         height, width = even(first.image).shape[:2]
         self._size = (width, height)
         self._container: OutputContainer = av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"})
-        encoder = video_encoder()
+        encoder = Encoding().encoder_for(path)
         options = {"crf": "21", "preset": "superfast"} if encoder == "libx264" else {}
         video = cast("VideoStream", self._container.add_stream(encoder, rate=30, options=options))
         video.width, video.height, video.pix_fmt = width, height, "yuv420p"
         video.bit_rate = 0 if encoder == "libx264" else 4_000_000
         video.codec_context.time_base = video.time_base = Fraction(1, _TICKS_HZ)
         video.codec_context.thread_count = 1  # the other core is the stream's
+        context = video.codec_context
+        context.colorspace, context.color_range = _COLOUR.matrix, _COLOUR.range
+        context.color_primaries, context.color_trc = _COLOUR.primaries, _COLOUR.transfer
         self._video = video
         self._sound: AudioStream | None = None
         if has_sound:
@@ -210,13 +216,10 @@ class _Writer:
         self._container.close()
 
     def _add_picture(self, shown: Shown) -> float:
-        import av
-
         image = shown.image
         if shown.state is ShownState.OFF:
             image = slate(image.shape[0], image.shape[1], OWN_CAMERA)
-        i420 = cv2.cvtColor(_fitted(image, self._size), cv2.COLOR_BGR2YUV_I420)
-        frame = av.VideoFrame.from_ndarray(np.asarray(i420, np.uint8), format="yuv420p")
+        frame = from_bgr(_fitted(image, self._size), _COLOUR)
         elapsed_s = max(0.0, shown.captured_s - self._start_s)
         self._last_tick = max(self._last_tick + 1, round(elapsed_s * _TICKS_HZ))
         frame.pts, frame.time_base = self._last_tick, Fraction(1, _TICKS_HZ)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from serving.turn import TurnSettings
 from serving.vertex.client import RemoteSettings
+from training.model.tracking_uri import tracking_uri, work_folder
 from understudy.bundle.bundle import default_bundle
 from understudy.consent.trust_store import trust_folder
 
@@ -60,7 +61,7 @@ class AppSettings:
     @property
     def tracking_uri(self) -> str:
         """MLflow's address, the default filled in."""
-        return self.tracking or f"sqlite:///{self.work / 'mlflow.db'}"
+        return tracking_uri({"MLFLOW_TRACKING_URI": self.tracking, "UNDERSTUDY_WORK": str(self.work)})
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "AppSettings":
@@ -91,7 +92,7 @@ class AppSettings:
             max_viewers=int(viewers),
             relay=RelayChoice(relay),
             has_udp=not ({"K_SERVICE", "GAE_SERVICE"} & environment.keys()),
-            work=Path(environment.get("UNDERSTUDY_WORK") or _ROOT / "work").expanduser().resolve(),
+            work=work_folder(environment),
             tracking=environment.get("MLFLOW_TRACKING_URI", ""),
             trust=trust_folder(environment),
             drivers=Path(drivers).expanduser().resolve() if drivers else None,

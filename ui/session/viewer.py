@@ -23,6 +23,7 @@ from liveframe.pipeline import FramePipeline
 from ui.session.choices import Choices, SideBySideView, applying, compose_model
 from ui.session.consent_timer import ConsentChecker
 from ui.session.model_sources import ServedModel
+from ui.session.outputs import Outputs
 from ui.session.recording import Recording, Sound
 from ui.session.stream import Stream
 from understudy.bundle.bundle import PersonaInfo
@@ -48,6 +49,7 @@ class Viewer:
         token: an unguessable name by which a WebSocket finds this viewer.
         served: what plays now; None where the viewer was given a bare model.
         is_covered: whether the viewer covers themselves (`cover`).
+        outputs: where else the pictures go.
         has_place: whether this stream took one of the server's places.
         wanted: the source (`ui.session.model_sources.ModelSource`) that this viewer wants to be played by.
     """
@@ -71,6 +73,7 @@ class Viewer:
             personas: who may be chosen, with their records.
             may_stream: takes one of the server's places for this viewer's stream; False where none is free.
         """
+        self.outputs = Outputs(lambda: self._newest)
         self._may_stream = may_stream
         self.has_place = False
         self.token = secrets.token_urlsafe(24)
@@ -381,6 +384,7 @@ class Viewer:
         stream = self._stream
         if stream is not None:
             stream.close()
+        self.outputs.close()
         self.pipeline.close(timeout_s=0.0)
         self._newest = None
         self.drop_recording()

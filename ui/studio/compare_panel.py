@@ -35,7 +35,8 @@ def compare_panel(persona: ShelfPersona, run: Run) -> None:
     """Draw the comparison of a finished training."""
     st.subheader("How good is it?")
     evaluation, promotion = noted_job(run.evaluation, "evaluate"), noted_job(run.evaluation, "promote")
-    clip = _choose_clip(persona, run)
+    held_out = _held_out_clip(run)
+    clip = held_out or _own_clip(persona)
     with st.container(horizontal=True):
         is_busy = is_active(evaluation) or is_active(promotion)
         is_first = not (run.evaluation / "candidate").is_dir()
@@ -48,14 +49,14 @@ def compare_panel(persona: ShelfPersona, run: Run) -> None:
         ):
             _evaluate(persona, run, clip)
             st.rerun()
-        _promote_button(run, clip, is_busy, is_first)
+        _promote_button(run, held_out, is_busy, is_first)
     for job in (evaluation, promotion):
         if job is not None and (is_active(job) or job.state is not JobState.DONE):
             _watch(job)
     _results(run, promotion)
 
 
-def _choose_clip(persona: ShelfPersona, run: Run) -> Path | None:
+def _held_out_clip(run: Run) -> Path | None:
     """Draw the choice of a clip to judge by: an upload, or what was uploaded for the same purpose before."""
     folder = run.evaluation / "clips"
     upload = st.file_uploader(
@@ -70,9 +71,11 @@ def _choose_clip(persona: ShelfPersona, run: Run) -> Path | None:
         except MediaError as error:
             st.error(str(error), icon=":material/block:")
     clips = [path for path in folder.glob("*") if path.suffix in VIDEO_EXTENSIONS]
-    kept = sorted(clips, key=lambda path: path.stat().st_mtime)
-    if kept:
-        return kept[-1]
+    return max(clips, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def _own_clip(persona: ShelfPersona) -> Path | None:
+    """What to evaluate by where nothing was uploaded; never to promote by."""
     own = clips_of(persona)
     if own:
         st.caption("Without one, the persona’s own clip is used: the training knows it, so the figures flatter.")
@@ -127,7 +130,9 @@ def _promote_button(run: Run, clip: Path | None, is_busy: bool, is_first: bool) 
         type="secondary" if is_first else "primary",
         icon=":material/trophy:",
         disabled=is_busy or clip is None or "champion" in version.aliases or not is_local_or_logged_in(),
-        help=f"Version {version.version} becomes the champion, if it holds every gate on this clip.",
+        help=f"Version {version.version} becomes the champion, if it holds every gate on this clip."
+        if clip is not None
+        else "Upload a clip above that the training has not seen: nothing is promoted by what it learned from.",
     )
     if is_wanted and clip is not None:
         note_job(run.evaluation, promote_job(MODEL, version, [clip]), "promote")

@@ -4,6 +4,7 @@ import streamlit as st
 
 from ui.parts.chart import line_chart
 from ui.parts.job_card import find_job, is_active, is_moving, show_job
+from ui.parts.needs import show_missing
 from ui.session.own_personas import ShelfPersona, play_by_still
 from ui.session.workspace import is_local_or_logged_in, job_queue
 from ui.studio import training_runs
@@ -39,6 +40,8 @@ def _start(persona: ShelfPersona, is_first: bool) -> None:
     """Draw the choice of recipe and the button."""
     if not is_local_or_logged_in():
         st.info("Training registers a version, and so is for those who are logged in.", icon=":material/login:")
+        return
+    if show_missing("Training"):
         return
     if not drivers_of(persona):
         st.info(

@@ -10,16 +10,15 @@ import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from liveframe.errors import FrameError, ModelError
-from liveframe.model import BatchModel, BatchSpec
+from liveframe.model import BatchModel, BatchSpec, check_batch
 from understudy.bundle.archive import pack, unpack
 from understudy.bundle.graph_check import check_graph
 from understudy.bundle.manifest import (
@@ -33,6 +32,7 @@ from understudy.bundle.manifest import (
     write_manifest,
 )
 from understudy.vision.face import MESH_POINTS
+from understudy.vision.onnx_session import open_session
 from understudy.vision.reenact import ReferenceFace
 
 __all__ = [
@@ -100,11 +100,12 @@ class SwapModel:
         self._encoder = encoder
         self._decoder = decoder
 
-    def predict(self, batch: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def predict(self, batch: NDArray[np.uint8], **extras: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Swap a batch of crops.
 
         Args:
             batch: uint8 [N, S, S, 3], BGR, N from 1 to `spec.max_batch`.
+            **extras: none.
 
         Returns:
             uint8 [N, R, R, 4], BGR and mask (255: the persona), a fresh array.
@@ -114,6 +115,7 @@ class SwapModel:
             ModelError: the runtime failed, or answered with NaN or infinity.
         """
         self._check(batch)
+        check_batch(batch, self.spec, extras)
         face = np.multiply(batch, np.float32(1 / 255), dtype=np.float32)
         try:
             latent = self._encoder.run(["latent"], {"face": face})
@@ -396,16 +398,10 @@ def _check_inventory(directory: Path, manifest: Manifest) -> None:
 
 
 def _new_session(content: bytes, member: str, threads: int) -> _Session:
-    onnxruntime: Any = import_module("onnxruntime")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = 3
-    # Waiting workers must not spin: the codec and the tracker want those cores.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return cast(_Session, onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"]))
+        return cast(_Session, open_session(content, threads))
+    except ModelError:
+        raise
     except Exception as error:  # the runtime's errors share no base class
         raise BundleError(f"{member} must run in ONNX Runtime, but does not: {error}. Export it again.") from error
 

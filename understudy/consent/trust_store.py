@@ -197,18 +197,26 @@ def _read_signing_key(path: Path) -> Ed25519PrivateKey:
 
 
 def _read_keys(path: Path) -> dict[str, TrustedKey]:
-    """Read a list of keys; the ids are computed, never believed."""
-    keys: dict[str, TrustedKey] = {}
     try:
-        for entry in _read_json(path)["keys"]:
-            public = base64.b64decode(entry["public_key"], validate=True)
-            Ed25519PublicKey.from_public_bytes(public)
-            kinds = tuple(kind for kind in KINDS if kind in entry["kinds"])
-            keys[key_id(public)] = TrustedKey(public, kinds, str(entry.get("note", "")))
+        return parse_keys(_read_json(path))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, TrustError):
             raise
         raise TrustError(f"{path} must list keys, but is broken ({error!r}). Restore it from a backup.") from error
+
+
+def parse_keys(content: Mapping[str, Any]) -> dict[str, TrustedKey]:
+    """Read a list of keys, `{"keys": [{"public_key", "kinds", "note"}, ...]}`; the ids are computed, never believed.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: it is no such list.
+    """
+    keys: dict[str, TrustedKey] = {}
+    for entry in content["keys"]:
+        public = base64.b64decode(entry["public_key"], validate=True)
+        Ed25519PublicKey.from_public_bytes(public)
+        kinds = tuple(kind for kind in KINDS if kind in entry["kinds"])
+        keys[key_id(public)] = TrustedKey(public, kinds, str(entry.get("note", "")))
     return keys
 
 

@@ -1,15 +1,17 @@
 """Reading clips and photos as frames: upright, BGR, numbered and timed."""
 
-from collections.abc import Iterable, Iterator
+import logging
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import cv2
-import numpy as np
-
 from liveframe.frame import Image
-from understudy.media.decode import decode_frames, decode_image, upright
+from understudy.media.decode import decode_frames, tone_map, upright
 from understudy.media.guard import TRUSTED_LIMITS, MediaError, MediaInfo, MediaLimits, check_media
+from understudy.media.photo import decode_image
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,37 +29,78 @@ class ClipFrame:
     time_s: float
 
 
-def read_frames(
-    path: Path, every: int = 1, start: int = 0, limits: MediaLimits = TRUSTED_LIMITS
-) -> Iterator[ClipFrame]:
-    """Read a clip's frames, or a photo as its only frame.
+@dataclass(frozen=True, slots=True)
+class UnreadFrame:
+    """One decoded frame whose pixels wait to be asked for: that is most of a frame's work.
 
-    Frames that are left out are decoded but not converted, which is most of the work saved.
+    Attributes:
+        index: as in `ClipFrame`.
+        time_s: as in `ClipFrame`.
+        image: gives the pixels, uint8 [H, W, 3] BGR upright.
+    """
+
+    index: int
+    time_s: float
+    image: Callable[[], Image]
+
+
+def read_lazily(
+    path: Path,
+    limits: MediaLimits = TRUSTED_LIMITS,
+    note: Callable[[str], None] = _log.warning,
+    from_s: float = 0.0,
+) -> Generator[UnreadFrame]:
+    """Read a clip's frames, or a photo as its only frame; pixels are made when asked for.
+
+    Colours are SDR: HDR clips are tone-mapped. Interlaced frames are deinterlaced.
 
     Args:
-        path: a file that the operator named (strangers' files: `media_guard.read_upload_frames`).
-        every: give frames whose index is a multiple of it.
-        start: give no frame before this index.
+        path: a file that the operator named (strangers' files: `guard.read_upload_frames`).
         limits: what is too large.
+        note: told, after the last frame, what of a torn file could not be read.
+        from_s: frames before that many seconds of the clip may be left out where its index allows it; indices then
+            count from there.
 
     Raises:
-        MediaError: missing, of an unknown kind, too large, or broken; names the file. Frames before
-            a break have been given by then.
+        MediaError: missing, of an unknown kind, too large, or broken before its first frame; names the file.
     """
     info = check_media(path, limits)
     if not info.is_video:
-        if start == 0:
-            yield ClipFrame(read_photo(path, limits), 0, 0.0)
+        yield UnreadFrame(0, 0.0, lambda: decode_image(path, info.kind, limits))
         return
     rate_hz = info.frames / info.seconds if info.frames and info.seconds else 25.0
-    for index, frame in enumerate(decode_frames(path, info.kind, limits)):
-        if index >= start and index % every == 0:
-            time_s = index / rate_hz if frame.pts is None else float(frame.time)
-            yield ClipFrame(upright(frame), index, time_s)
+    tone = tone_map(path, info.kind)
+    for index, frame in enumerate(decode_frames(path, info.kind, limits, note, from_s)):
+        time_s = index / rate_hz if frame.pts is None else float(frame.time)
+        yield UnreadFrame(index, time_s, partial(upright, frame, tone))
+
+
+def read_frames(
+    path: Path,
+    every: int = 1,
+    start: int = 0,
+    limits: MediaLimits = TRUSTED_LIMITS,
+    note: Callable[[str], None] = _log.warning,
+) -> Iterator[ClipFrame]:
+    """Read a clip's frames, or a photo as its only frame, as `read_lazily` does.
+
+    Args:
+        path: a file that the operator named.
+        every: give frames whose index is a multiple of it.
+        start: give no frame before this index.
+        limits: what is too large.
+        note: told, after the last frame, what of a torn file could not be read.
+
+    Raises:
+        MediaError: as `read_lazily`.
+    """
+    for frame in read_lazily(path, limits, note):
+        if frame.index >= start and frame.index % every == 0:
+            yield ClipFrame(frame.image(), frame.index, frame.time_s)
 
 
 def read_photo(path: Path, limits: MediaLimits = TRUSTED_LIMITS) -> Image:
-    """Read a photo: uint8 [H, W, 3] BGR, upright (EXIF), transparency on white, 16 bits brought to 8.
+    """Read a photo: uint8 [H, W, 3] BGR, upright (EXIF), in sRGB, transparency on white, 16 bits brought to 8.
 
     Raises:
         MediaError: missing, not a picture, too large, or broken; names the file.
@@ -65,7 +108,7 @@ def read_photo(path: Path, limits: MediaLimits = TRUSTED_LIMITS) -> Image:
     info = check_media(path, limits)
     if info.is_video:
         raise MediaError(f"'{path.name}' must be a picture, but is a clip. Choose a JPEG or PNG file.")
-    return _read_deep(path) if _is_deep(path) else decode_image(path, info.kind, limits)
+    return decode_image(path, info.kind, limits)
 
 
 def describe(path: Path, limits: MediaLimits = TRUSTED_LIMITS) -> MediaInfo:
@@ -95,19 +138,3 @@ def find_media(paths: Iterable[Path]) -> Iterator[Path]:
 
 def _is_hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
-
-
-def _is_deep(path: Path) -> bool:
-    """Whether a picture is gray with more than 8 bits, which Pillow would clip instead of scale."""
-    from PIL import Image as Pictures
-
-    with Pictures.open(path) as picture:
-        return picture.mode.startswith(("I", "F"))
-
-
-def _read_deep(path: Path) -> Image:
-    gray = cv2.imread(str(path), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_GRAYSCALE)
-    if gray is None:
-        raise MediaError(f"'{path.name}' is broken inside. Save it again from its source.")
-    steps = 257 if gray.dtype == np.uint16 else 1
-    return np.repeat((gray // steps).astype(np.uint8)[..., None], 3, axis=2)

@@ -96,6 +96,7 @@ class ClipGate:
         self._now_s = 0.0
         self._seen_s: float | None = None
         self._errors = 0
+        self.reason = ""
         hold_s = HOLD_S if policy.on_miss is OnMissedFace.HOLD else 0.0
         watch = PacedSentinel(inspect).watch if inspect is not None else None
         gate = GatePolicy(hold_s=hold_s, cover=policy.cover)
@@ -103,6 +104,8 @@ class ClipGate:
 
     def show(self, frame: Frame) -> tuple[Image, FrameOutcome]:
         """Return what may be written for a frame: uint8 [H, W, 3] BGR of its size, and what it is.
+
+        `reason` then says why it was not swapped, where it was not.
 
         Args:
             frame: indices and times rise; `captured_s` is the clip's own time.
@@ -116,6 +119,7 @@ class ClipGate:
         if is_seen:
             self._seen_s = frame.captured_s
         shown = self._gate.show(frame, result)
+        self.reason = shown.note or (result.note if result is not None else "")
         if shown.state is not ShownState.SWAPPED and self._may_keep(frame, is_seen):
             return self._painted(frame.image), FrameOutcome.KEPT
         return shown.image, _FATES[shown.state]

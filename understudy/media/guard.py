@@ -48,6 +48,7 @@ __all__ = [
     "MediaLimits",
     "check_first_bytes",
     "check_media",
+    "probe_upload",
     "read_upload_frames",
     "read_upload_image",
     "vet_upload",
@@ -56,6 +57,10 @@ __all__ = [
 _HEAD_BYTES = 4096
 _ZIP_TAIL_BYTES = 65_557  # an end-of-central-directory record and its longest comment
 _SCRIPT_MARKS = (b"<script", b"<html", b"<!doctype", b"<?php", b"<svg", b"%pdf-")
+_HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
+_AVIF_BRANDS = frozenset({b"avif", b"avis"})
+_OLD_QUICKTIME_BOXES = frozenset({b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"})
+_TRANSPORT_PACKET_BYTES = (188, 192, 204)
 
 
 def check_media(path: Path, limits: MediaLimits = TRUSTED_LIMITS) -> MediaInfo:
@@ -112,8 +117,26 @@ def read_upload_image(path: Path, limits: MediaLimits = UPLOAD_LIMITS) -> Image:
     raise MediaError(f"'{path.name}' holds no picture. Choose a JPEG or PNG file.")
 
 
-def read_upload_frames(path: Path, limits: MediaLimits = UPLOAD_LIMITS) -> Generator[tuple[float, Image]]:
+def probe_upload(path: Path, limits: MediaLimits = UPLOAD_LIMITS) -> MediaInfo:
+    """Tell what an untrusted file's header declares; it is read in a limited child, and nothing is decoded.
+
+    Raises:
+        MediaError: the file is refused.
+    """
+    with closing(_ask_child(path, limits, "probe")) as answers:
+        header, _ = next(answers)
+        return _read_info(header.get("info"), path)
+
+
+def read_upload_frames(
+    path: Path, limits: MediaLimits = UPLOAD_LIMITS, from_s: float = 0.0
+) -> Generator[tuple[float, Image]]:
     """Decode an untrusted clip in a limited child, frame by frame.
+
+    Args:
+        path: where the upload was written.
+        limits: what is too large.
+        from_s: frames before that many seconds may be left out where the clip's index allows it.
 
     Yields:
         (seconds from the clip's start, uint8 [H, W, 3] BGR upright). Close the generator (contextlib.closing)
@@ -122,7 +145,7 @@ def read_upload_frames(path: Path, limits: MediaLimits = UPLOAD_LIMITS) -> Gener
     Raises:
         MediaError: the file is refused; frames before the fault have been given by then.
     """
-    with closing(_ask_child(path, limits, "frames")) as answers:
+    with closing(_ask_child(path, limits, "frames", from_s)) as answers:
         for header, image in answers:
             if image is not None:
                 yield float(header["time_s"]), image
@@ -149,7 +172,7 @@ def check_first_bytes(path: Path, limits: MediaLimits) -> str:
         tail = file.read(_ZIP_TAIL_BYTES)
     kind = _kind_of(head)
     if kind is None:
-        known = "JPEG, PNG, WebP, BMP, MP4, MOV, WebM, MKV or AVI"
+        known = "JPEG, PNG, WebP, HEIC, AVIF, BMP, GIF, MP4, MOV, WebM, MKV, AVI, 3GP, TS or MPEG"
         raise MediaError(f"'{path.name}' must be {known}, but its first bytes are none of these. Convert it first.")
     if path.suffix.lower() not in EXTENSIONS[kind]:
         raise MediaError(
@@ -165,16 +188,41 @@ def _kind_of(head: bytes) -> str | None:
     if head.startswith(b"\xff\xd8\xff"):
         return "jpeg"
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "png"
+        return "animated png" if b"acTL" in head else "png"
     if head.startswith(b"RIFF") and head[8:12] in (b"WEBP", b"AVI "):
-        return "webp" if head[8:12] == b"WEBP" else "avi"
+        is_animated = head[12:16] == b"VP8X" and head[20:21] > b"" and bool(head[20] & 2)
+        return "avi" if head[8:12] == b"AVI " else "animated webp" if is_animated else "webp"
     if head.startswith(b"BM") and len(head) >= 26 and struct.unpack_from("<I", head, 14)[0] in (12, 40, 108, 124):
         return "bmp"
+    if head[:6] in (b"GIF87a", b"GIF89a"):
+        return "gif"
     if head[4:8] == b"ftyp":
-        return "mp4"
+        return _kind_of_brands(head)
     if head.startswith(b"\x1aE\xdf\xa3") and (b"webm" in head[:64] or b"matroska" in head[:64]):
         return "matroska"
-    return None
+    if head.startswith(b"\x00\x00\x01\xba"):
+        return "mpeg"
+    if _is_transport_stream(head):
+        return "mpegts"
+    return "mp4" if head[4:8] in _OLD_QUICKTIME_BOXES else None
+
+
+def _kind_of_brands(head: bytes) -> str:
+    """Tell pictures from clips by the brands of an ISO file: several may be named, the first one counts most."""
+    size = min(max(16, int.from_bytes(head[:4], "big")), 256)
+    brands = [head[8:12], *(head[at : at + 4] for at in range(16, size - 3, 4))]
+    if brands[0] in _AVIF_BRANDS or (brands[0] in _HEIC_BRANDS and _AVIF_BRANDS & set(brands)):
+        return "avif"
+    return "heic" if brands[0] in _HEIC_BRANDS else "mp4"
+
+
+def _is_transport_stream(head: bytes) -> bool:
+    """Whether a sync byte begins every one of the first packets (after a time code of four bytes, in .m2ts)."""
+    return any(
+        len(head) > start + 4 * step and all(head[start + number * step] == 0x47 for number in range(5))
+        for step in _TRANSPORT_PACKET_BYTES
+        for start in (0, 4)
+    )
 
 
 def _refuse_polyglot(path: Path, head: bytes, tail: bytes) -> None:
@@ -224,13 +272,16 @@ class _Budget:
             self._left_s -= time.monotonic() - started_s
 
 
-def _ask_child(path: Path, limits: MediaLimits, task: str) -> Generator[tuple[dict[str, Any], Image | None]]:
+def _ask_child(
+    path: Path, limits: MediaLimits, task: str, from_s: float = 0.0
+) -> Generator[tuple[dict[str, Any], Image | None]]:
     """Run one task of `understudy.media.decode` and give its answers as (header, image or None).
 
     The child is not believed: sizes are checked again before memory is taken for them.
     """
     kind = check_first_bytes(path, limits)
     request = {"path": str(path.resolve()), "kind": kind, "task": task, "limits": asdict(limits)}
+    request["from_s"] = from_s
     process = _start_child(json.dumps(request).encode())
     budget = _Budget(process, limits.max_wait_s)
     assert process.stdout is not None

@@ -11,13 +11,24 @@ EXTENSIONS = {
     "png": (".png",),
     "webp": (".webp",),
     "bmp": (".bmp",),
-    "mp4": (".mp4", ".m4v", ".mov"),
+    "heic": (".heic", ".heif", ".hif"),
+    "avif": (".avif",),
+    "mp4": (".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2"),
     "matroska": (".webm", ".mkv"),
     "avi": (".avi",),
+    "mpegts": (".ts", ".mts", ".m2ts"),
+    "mpeg": (".mpg", ".mpeg"),
+    "gif": (".gif",),
+    "animated png": (".png", ".apng"),
+    "animated webp": (".webp",),
 }
-IMAGE_KINDS = frozenset({"jpeg", "png", "webp", "bmp"})
+IMAGE_KINDS = frozenset({"jpeg", "png", "webp", "bmp", "heic", "avif"})
+ANIMATION_KINDS = frozenset({"gif", "animated png", "animated webp"})
 IMAGE_EXTENSIONS = tuple(e for k, names in EXTENSIONS.items() if k in IMAGE_KINDS for e in names)
-VIDEO_EXTENSIONS = tuple(e for k, names in EXTENSIONS.items() if k not in IMAGE_KINDS for e in names)
+VIDEO_EXTENSIONS = tuple(
+    e for k, names in EXTENSIONS.items() if k not in IMAGE_KINDS for e in names if e not in IMAGE_EXTENSIONS
+)
+CLIP_RESULTS = (".mp4", ".m4v", ".mov")  # of the kind "mp4", what is written here
 
 
 class MediaError(LiveframeError, ValueError):
@@ -64,7 +75,9 @@ class MediaInfo:
     """What a file says it is.
 
     Attributes:
-        kind: "jpeg", "png", "webp", "bmp", "mp4" (also QuickTime), "matroska" (also WebM) or "avi".
+        kind: a picture's ("jpeg", "png", "webp", "bmp", "heic", "avif"), an animation's ("gif", "animated png",
+            "animated webp") or a clip's ("mp4", also of QuickTime and 3GP; "matroska", also of WebM; "avi", "mpegts",
+            "mpeg").
         width: px, as stored, before any rotation.
         height: px, as stored.
         frames: 1 for a picture; for a clip as declared, or as counted by `vet_upload`; 0 when unknown.

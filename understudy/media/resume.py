@@ -5,14 +5,15 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from understudy.media.clip_gate import FrameOutcome
 
-SCHEMA = 1
+SCHEMA = 2
 _PLAN = "plan.json"
+_LONGEST_NAME_BYTES = 240
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,21 +54,58 @@ def fingerprint(source: Path, settings: Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A run of frames of one clip that were not swapped.
+
+    Attributes:
+        start_s: when it begins, on the source's clock from 0.
+        end_s: when its last frame begins.
+        frames: how many.
+        outcome: "held", "covered" or "kept".
+        reason: why, as the model says it; may be empty.
+    """
+
+    start_s: float
+    end_s: float
+    frames: int
+    outcome: str
+    reason: str
+
+    def joined(self, other: "Scene", gap_s: float) -> "Scene | None":
+        """Return both as one where the other follows at once and is alike, else None."""
+        if (self.outcome, self.reason) != (other.outcome, other.reason) or other.start_s - self.end_s > gap_s:
+            return None
+        return Scene(self.start_s, other.end_s, self.frames + other.frames, self.outcome, self.reason)
+
+
+def merged(scenes: Iterable[Scene], gap_s: float = 0.5) -> list[Scene]:
+    """Join scenes that follow one another, those half a second apart included."""
+    out: list[Scene] = []
+    for scene in scenes:
+        whole = out[-1].joined(scene, gap_s) if out else None
+        out[-1:] = [whole] if whole else [*out[-1:], scene]
+    return out
+
+
 class PartialClip:
     """The folder `TARGET.partial`: a plan, and segments numbered from 0, each with its tally.
 
     A segment counts once its tally is there; the tally is written after the segment, each by an atomic rename.
     """
 
-    def __init__(self, target: Path, plan: str) -> None:
+    def __init__(self, target: Path, plan: str, suffix: str = ".nut") -> None:
         """Open the folder, or start it anew where it belongs to another plan.
 
         Args:
             target: the result that is being made.
             plan: `fingerprint` of the conversion.
+            suffix: of the segments' container.
         """
-        self.path = target.with_name(target.name + ".partial")
+        self.path = beside(target, ".partial")
+        self._suffix = suffix
         self._tallies: list[FrameCounts] = []
+        self._scenes: list[Scene] = []
         plan_file = self.path / _PLAN
         if self.path.is_dir() and not (plan_file.is_file() and plan_file.read_text() == plan):
             shutil.rmtree(self.path)
@@ -76,7 +114,8 @@ class PartialClip:
             _write_atomically(plan_file, plan)
         while self._tally_path(len(self._tallies)).is_file() and self.segment_path(len(self._tallies)).is_file():
             stored = json.loads(self._tally_path(len(self._tallies)).read_text())
-            self._tallies.append(FrameCounts(**stored))
+            self._tallies.append(FrameCounts(**stored["tally"]))
+            self._scenes += [Scene(**scene) for scene in stored["scenes"]]
 
     @property
     def segments(self) -> list[Path]:
@@ -88,14 +127,22 @@ class PartialClip:
         """What the finished segments hold."""
         return sum(self._tallies, FrameCounts())
 
+    @property
+    def scenes(self) -> list[Scene]:
+        """What of the finished segments was not swapped, in showing order."""
+        return merged(self._scenes)
+
     def segment_path(self, number: int) -> Path:
         """Where a segment belongs."""
-        return self.path / f"segment-{number:06d}.nut"
+        return self.path / f"segment-{number:06d}{self._suffix}"
 
-    def finish_segment(self, tally: FrameCounts) -> None:
+    def finish_segment(self, tally: FrameCounts, scenes: Iterable[Scene] = ()) -> None:
         """Count the next segment, which is written, as finished."""
-        _write_atomically(self._tally_path(len(self._tallies)), json.dumps(asdict(tally)))
+        scenes = merged(scenes)
+        note = {"tally": asdict(tally), "scenes": [asdict(scene) for scene in scenes]}
+        _write_atomically(self._tally_path(len(self._tallies)), json.dumps(note))
         self._tallies.append(tally)
+        self._scenes += scenes
 
     def remove(self) -> None:
         """Delete the folder: the result is published."""
@@ -103,6 +150,14 @@ class PartialClip:
 
     def _tally_path(self, number: int) -> Path:
         return self.segment_path(number).with_suffix(".json")
+
+
+def beside(target: Path, suffix: str) -> Path:
+    """Name a file beside a result for work on it; names that would grow too long for the system are shortened."""
+    name = target.name + suffix
+    if len(os.fsencode(name)) > _LONGEST_NAME_BYTES:
+        name = f"{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:32]}{suffix}"
+    return target.with_name(name)
 
 
 def _write_atomically(path: Path, text: str) -> None:

@@ -22,11 +22,13 @@ from typing import Any
 
 from liveframe.errors import LiveframeError
 from understudy.consent.trust_store import trust_folder
-from understudy.media.limits import EXTENSIONS
+from understudy.media.limits import CLIP_RESULTS, EXTENSIONS
 from understudy.provenance.certificates import SigningIdentity, development_identity, read_identity
 from understudy.provenance.xmp import DIGITAL_SOURCE_TYPE, with_metadata
 
-SIGNED_SUFFIXES = (*EXTENSIONS["jpeg"], *EXTENSIONS["png"], *EXTENSIONS["mp4"])
+SIGNED_SUFFIXES = (*EXTENSIONS["jpeg"], ".png", ".webp", ".gif", *CLIP_RESULTS, ".webm")
+_UNMARKED = (".gif", ".webm")  # no place for XMP that tools read: the manifest alone says it
+_DETACHED = {".webm": "video/webm"}  # cannot hold a manifest: it lies beside the file
 ASSERTION = "local.understudy.swap"
 _EXTENDED_KEY_USAGES = "1.3.6.1.5.5.7.3.4\n1.3.6.1.4.1.62558.2.1\n"  # emailProtection, c2pa-kp-claimSigning
 _MAX_SIGNED_BYTES = 16 << 30
@@ -105,7 +107,8 @@ class Provenance:
         """Sign a file that we wrote.
 
         Args:
-            path: JPEG, PNG, MP4 or MOV.
+            path: JPEG, PNG, WebP, GIF, MP4, MOV or WebM. WebM cannot hold a manifest: it goes beside the file, under
+                its name with `.c2pa`, where readers look for it.
             claim: what it shall say.
             target: where the signed file goes; replaces `path` when left out. It appears at once, signed and
                 verified, or not at all.
@@ -132,6 +135,8 @@ class Provenance:
                     f"({', '.join(verdict.failures) or 'no failure named'}). It was not delivered: "
                     "check the certificate."
                 )
+            if signed.suffix in _DETACHED:
+                os.replace(sidecar(signed), sidecar(goal))
             os.replace(signed, goal)
         return goal
 
@@ -156,7 +161,7 @@ class Provenance:
         import c2pa
 
         try:
-            with c2pa.Context.from_dict(self._settings()) as context, c2pa.Reader(str(path), context=context) as reader:
+            with c2pa.Context.from_dict(self._settings()) as context, _reader(path, context) as reader:
                 return _verdict(json.loads(reader.json()), str(reader.get_validation_state()))
         except (c2pa.C2paError, OSError, ValueError, KeyError) as error:
             if str(error).startswith("ManifestNotFound"):  # its classes are private
@@ -180,7 +185,10 @@ class Provenance:
                 c2pa.Signer.from_info(info) as signer,
                 c2pa.Builder(_manifest(claim, title), context) as builder,
             ):
-                builder.sign_file(str(marked), str(signed), signer)
+                if path.suffix.lower() in _DETACHED:
+                    _sign_beside(builder, signer, marked, signed)
+                else:
+                    builder.sign_file(str(marked), str(signed), signer)
         except (c2pa.C2paError, OSError, ValueError) as error:
             raise ProvenanceError(f"'{title}' could not be signed: {error}. It was not delivered.") from error
         finally:
@@ -221,12 +229,36 @@ def provenance_from(environment: Mapping[str, str]) -> Provenance:
     return Provenance(read_identity(Path(chain), Path(key), Path(anchors) if anchors else None, timestamp_url))
 
 
+def sidecar(path: Path) -> Path:
+    """Where the manifest of a file lies that cannot hold one."""
+    return path.with_suffix(".c2pa")
+
+
+def _reader(path: Path, context: Any) -> Any:
+    import c2pa
+
+    kind = _DETACHED.get(path.suffix.lower())
+    if kind is None or not sidecar(path).is_file():
+        return c2pa.Reader(str(path), context=context)
+    with path.open("rb") as file:
+        return c2pa.Reader(kind, file, sidecar(path).read_bytes(), context=context)
+
+
+def _sign_beside(builder: Any, signer: Any, marked: Path, signed: Path) -> None:
+    builder.set_no_embed()
+    with marked.open("rb") as source, signed.open("w+b") as target:
+        manifest = builder.sign(signer, _DETACHED[signed.suffix], source, target)
+    sidecar(signed).write_bytes(manifest)
+
+
 def _mark(path: Path, marked: Path) -> None:
     """Copy a file with the plain metadata put in; clips are appended to, never held in memory."""
     suffix = path.suffix.lower()
     if path.stat().st_size > _MAX_SIGNED_BYTES:
         raise ValueError(f"it has over {_MAX_SIGNED_BYTES >> 30} GiB; convert it in parts")
-    if suffix in EXTENSIONS["mp4"]:
+    if suffix in _UNMARKED:
+        shutil.copyfile(path, marked)
+    elif suffix in CLIP_RESULTS:
         with path.open("rb") as file:
             head = file.read(8)
         shutil.copyfile(path, marked)

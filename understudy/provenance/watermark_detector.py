@@ -142,8 +142,9 @@ def detect_file(path: Path, key: bytes = DEFAULT_KEY, frames: int = 60, is_thoro
     Raises:
         MediaError: the file cannot be read.
     """
-    from understudy.media.decode import decode_frames, decode_image, upright
+    from understudy.media.decode import decode_frames, upright
     from understudy.media.guard import TRUSTED_LIMITS, check_media
+    from understudy.media.photo import decode_image
 
     info = check_media(path)
     if not info.is_video:

@@ -36,14 +36,14 @@ class ServedOneShot:
         self._painter = OneShotRenderer(*with_eyes(reference), mixer)
         self._mesh, self._irises = FaceMesh(threads), IrisModel(threads)
 
-    def predict(self, batch: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Swap crops: uint8 [N, 256, 256, 3] BGR -> uint8 [N, 256, 256, 4], BGR and opacity.
+    def predict(self, batch: NDArray[np.uint8], **extras: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Swap crops: uint8 [N, 256, 256, 3] BGR -> uint8 [N, 256, 256, 4], BGR and opacity; no extras.
 
         Raises:
             FrameError: the batch has another shape or dtype, or too many items.
             ModelError: the network failed.
         """
-        check_batch(batch, self.spec)
+        check_batch(batch, self.spec, extras)
         if not len(batch):
             raise FrameError(f"A batch must be 1 to {self.spec.max_batch} crops, but got none. Send one.")
         return np.stack([self._swapped(crop) for crop in batch])

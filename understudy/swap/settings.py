@@ -41,7 +41,8 @@ class SwapSettings:
         mask_size: 1 is the network's own mask, 0.5 much smaller, 1.5 much larger.
         faces: "all"; "largest", which stays with one face until another is half as large again; or a track's
             id. Faces not chosen are shown as the camera sees them.
-        persona_by_track: personas by track id, for several faces; faces not named get `persona`.
+        persona_by_track: personas by track id, for several faces; faces not named get `persona`, and those named
+            with "" are shown as the camera sees them.
         use_hull: whether the mask ends at the mesh's face oval.
         shape: how far the face takes the persona's shape, 0 to 1.
         own_eyes: whether the actor's own eyes show; else the persona's, looking where the actor looks.
@@ -102,13 +103,11 @@ class FaceSelector:
     def __init__(self) -> None:
         self._chosen_id: int | None = None
 
-    def choose(self, faces: Sequence[Face], which: str | int) -> list[Face]:
-        """Return the faces that must be replaced, those without a mesh included.
+    def choose(self, faces: Sequence[Face], settings: SwapSettings) -> list[Face]:
+        """Return the faces that must be replaced, those without a mesh included, but for those left as they are."""
+        return [face for face in self._chosen(faces, settings.faces) if settings.persona_of(face)]
 
-        Args:
-            faces: what the tracker reports.
-            which: "all", "largest", or a track's id.
-        """
+    def _chosen(self, faces: Sequence[Face], which: str | int) -> list[Face]:
         if which == "all":
             return list(faces)
         if which != "largest":

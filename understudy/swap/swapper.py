@@ -16,6 +16,7 @@ from understudy.bundle.bundle import Bundle
 from understudy.draw.mesh_overlay import draw_mesh
 from understudy.swap.blend import Blender
 from understudy.swap.driver import DriverBook
+from understudy.swap.people import People
 from understudy.swap.renderer import AnyRenderer, CropRenderer, Painted, Renderer, as_renderer, open_renderer
 from understudy.swap.settings import LEAST_STRENGTH, FaceSelector, SwapSettings, View
 from understudy.vision.detect import FaceDetector
@@ -42,6 +43,7 @@ class FaceSwapper:
         threads: cores that one frame's networks use.
         renderers: further personas, or others in place of the bundle's: a remote model, an instant persona.
         tracking: how faces are followed.
+        people: who plays whom, told by their faces, where several are in sight.
 
     Raises:
         ModelError: there is no persona, or the settings name an unknown one.
@@ -54,8 +56,10 @@ class FaceSwapper:
         threads: int = 1,
         renderers: Mapping[str, AnyRenderer] | None = None,
         tracking: TrackSettings | None = None,
+        people: People | None = None,
     ) -> None:
         self._bundle = bundle
+        self.people = people
         self._threads = threads
         self._tracking = tracking or TrackSettings()
         self._lock = threading.Lock()
@@ -76,7 +80,7 @@ class FaceSwapper:
         with self._lock:
             if self._face_models is None:
                 self._face_models = _load_face_models(self._threads)
-        self.load(_names(self.settings))
+        self.load([*_names(self.settings), *(self.people.personas if self.people else ())])
 
     def open_session(self) -> "SwapSession":
         """Start one viewer's stream; a split one where a persona is far away.
@@ -94,7 +98,14 @@ class FaceSwapper:
     def with_renderer(self, name: str, renderer: AnyRenderer) -> "FaceSwapper":
         """Return another swapper that knows one more persona (or another one of that name), sharing all networks."""
         renderers: dict[str, AnyRenderer] = {**self._loaded, name: renderer}
-        other = FaceSwapper(self._bundle, self.settings, self._threads, renderers, self._tracking)
+        return self._like(renderers, self.people)
+
+    def with_people(self, people: People) -> "FaceSwapper":
+        """Return another swapper that tells by their faces who plays whom, sharing all networks."""
+        return self._like(dict(self._loaded), people)
+
+    def _like(self, renderers: Mapping[str, AnyRenderer], people: People | None) -> "FaceSwapper":
+        other = FaceSwapper(self._bundle, self.settings, self._threads, renderers, self._tracking, people)
         other._face_models = self._face_models
         return other
 
@@ -146,6 +157,7 @@ class SwapSession:
         self._tracker = tracker
         self._book = book
         self._selector = FaceSelector()
+        self._people = model.people.open() if model.people else None
         self._blender = Blender()
         self._lock = threading.Lock()
         self._settings = self._wanted = settings
@@ -224,7 +236,11 @@ class SwapSession:
         self._faces = tuple(faces)
         stages_ms = dict(self._tracker.stages_ms)
         lap = _StageTimer(stages_ms)
-        chosen = self._selector.choose(faces, settings.faces)
+        if self._people is not None:
+            settings = replace(
+                settings, persona_by_track={**self._people.assign(frame.image, faces), **settings.persona_by_track}
+            )
+        chosen = self._selector.choose(faces, settings)
         self._book.keep({face.track_id for face in faces})
         parts: dict[str, list[Face]] = {}
         for face in chosen:
@@ -242,7 +258,8 @@ class SwapSession:
             lap("blend")
             note = self._trouble or _note(len(chosen), len(painted), settings)
             names, is_mixed = tuple(dict.fromkeys(painted)), settings.strength < LEAST_STRENGTH
-            regions = None if settings.faces == "all" else tuple(face.box for face in chosen)
+            is_all = settings.faces == "all" and all(settings.persona_by_track.values())
+            regions = None if is_all else tuple(face.box for face in chosen)
             counts = (len(chosen), len(painted))
             return FrameResult(image, frame.index, *counts, stages_ms, note, names, is_mixed, regions)
 
@@ -339,7 +356,7 @@ def _sentence(error: Exception) -> str:
 
 
 def _names(settings: SwapSettings) -> list[str]:
-    return [settings.persona, *settings.persona_by_track.values()]
+    return [settings.persona, *(name for name in settings.persona_by_track.values() if name)]
 
 
 def _note(found: int, done: int, settings: SwapSettings) -> str:

@@ -1,6 +1,6 @@
 """A persona ready to perform outside the app: bundle verified, consent checked, networks and marks at hand."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -43,6 +43,7 @@ class VerifiedSwapper:
         store: TrustStore,
         threads: int = 1,
         photo_persona: Path | None = None,
+        photo: Path | None = None,
     ) -> "VerifiedSwapper":
         """Open a bundle and check that its persona may be put to a use.
 
@@ -54,6 +55,7 @@ class VerifiedSwapper:
             threads: cores that one frame's networks use.
             photo_persona: folder of a persona that has no network yet, as the Studio makes it (still.png, mesh.npy,
                 consent.json): its still plays, and takes the folder's name where the settings name nobody.
+            photo: the picture that its record lists, where that is not the look's own still.
 
         Raises:
             BundleError: damaged, or without such a persona.
@@ -67,7 +69,9 @@ class VerifiedSwapper:
             persona = Persona.load(info.name, info.title, info.still, info.consent)
         else:
             name = settings.persona or photo_persona.name
-            persona = Persona.load(name, name.title(), photo_persona / "still.png", photo_persona / "consent.json")
+            persona = Persona.load(
+                name, name.title(), photo or photo_persona / "still.png", photo_persona / "consent.json"
+            )
             settings = replace(settings, persona=name)
             renderers[name] = open_photo_persona(photo_persona, opened, threads)
         verified = cls(opened, persona, FaceSwapper(opened, settings, threads, renderers), use, store)
@@ -96,8 +100,10 @@ class VerifiedSwapper:
         """What marks every picture: the watermark, then the label on top of it."""
         return self.disclosure.overlays(self.bundle.digest)
 
-    def sealer(self, provenance: Provenance) -> Callable[[Path], None]:
+    def sealer(self, provenance: Provenance, others: Sequence["VerifiedSwapper"] = ()) -> Callable[[Path], None]:
         """Return what asks for consent once more and then signs a finished recording, in place, before it is published.
+
+        `others` play in it too: the claim names them, and their consent is asked for as well.
 
         It raises ConsentError where consent expired or was revoked in the meantime, and ProvenanceError where the
         file cannot be signed. Where the operator's file says so (`disclosure`), it asks, but does not sign.
@@ -106,10 +112,10 @@ class VerifiedSwapper:
 
         def seal(path: Path) -> None:
             claim = Claim(
-                persona=self.persona.name,
+                persona=", ".join(each.persona.name for each in (self, *others)),
                 model_version=self.bundle.manifest.version,
                 model_digest=self.bundle.digest,
-                consent_digest=self.check_consent(),
+                consent_digest=", ".join(each.check_consent() for each in (self, *others)),
                 watermark_payload=payload_of(self.bundle.digest) if disclosure.has_watermark else None,
             )
             if disclosure.is_signed:

@@ -1,14 +1,12 @@
 """Finding faces in a frame: YuNet (Wu et al. 2023, "YuNet: A Tiny Millisecond-level Face Detector") in ONNX Runtime."""
 
-from typing import Any
-
 import cv2
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from understudy.vision.face import Face
 from understudy.vision.model_files import folded_onnx
+from understudy.vision.onnx_session import Device, open_session
 
 _STRIDES = (8, 16, 32)
 
@@ -25,16 +23,9 @@ class FaceDetector:
     """
 
     def __init__(self, threads: int = 1, size: tuple[int, int] = (320, 256)) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
         self.size = size
         width, height = size
-        self._session: Any = onnxruntime.InferenceSession(
-            folded_onnx("yunet", (1, 3, height, width)), options, providers=["CPUExecutionProvider"]
-        )
+        self._session = open_session(folded_onnx("yunet", (1, 3, height, width)), threads, Device.CPU)
         self._names = [f"{part}_{stride}" for part in ("cls", "obj", "bbox", "kps") for stride in _STRIDES]
         self._priors = np.concatenate([_prior_grid(width, height, stride) for stride in _STRIDES])
 

@@ -14,6 +14,7 @@ from understudy.vision.align import similarity
 from understudy.vision.dlib_landmarks import FACE_TEMPLATE, TEMPLATE_SIZE, FivePoints
 from understudy.vision.face import Face
 from understudy.vision.model_files import folded_onnx, installed_model
+from understudy.vision.onnx_session import Device, open_session
 
 Embedding = NDArray[np.float32]
 
@@ -127,10 +128,4 @@ class DlibEmbedder:
 @lru_cache(maxsize=4)
 def _sface_session(threads: int) -> Any:
     """Load SFace once per process and thread count; ONNX Runtime sessions may be shared."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(folded_onnx("sface"), options, providers=["CPUExecutionProvider"])
+    return open_session(folded_onnx("sface"), threads, Device.CPU)
