@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from understudy.swap.driver import Driver
 from understudy.swap.one_shot import CONTROL_PX, DriverFace, Target, enlarged_over
+from understudy.swap.scratch import Scratch
 from understudy.swap.shape import FIELD_GRID, NO_MAP, Field, Identity, bending, moved, shape_model
 from understudy.vision.align import align
 from understudy.vision.face import Face, Matrix, Points
@@ -86,7 +87,9 @@ def prepare(image: NDArray[np.uint8], driver: Driver, wanted: Identity, shape: f
     return Prepared(DriverFace(crop, mesh, eyes), *painted, bent)
 
 
-def lay_over(frame: NDArray[np.uint8], prepared: Prepared, painted: NDArray[np.uint8], strength: float) -> float:
+def lay_over(
+    frame: NDArray[np.uint8], prepared: Prepared, painted: NDArray[np.uint8], strength: float, scratch: Scratch
+) -> float:
     """Put a painted face into a frame.
 
     Args:
@@ -99,17 +102,21 @@ def lay_over(frame: NDArray[np.uint8], prepared: Prepared, painted: NDArray[np.u
         The share of the rectangle that the persona hides, 0 to 1.
     """
     if prepared.bent is not None:
-        _bend(frame, prepared.bent, strength)
+        _bend(frame, prepared.bent, strength, scratch)
     target, left, top = prepared.target, prepared.left, prepared.top
     part = frame[top : top + target.height, left : left + target.width]
     painted = painted[: part.shape[0], : part.shape[1]]
-    opacity = cv2.extractChannel(painted, 3)
-    hidden = cv2.countNonZero(cv2.threshold(opacity, _OPAQUE, 255, cv2.THRESH_BINARY)[1]) / opacity.size
+    flat, deep = part.shape[:2], part.shape
+    opacity = cv2.extractChannel(painted, 3, scratch.bytes("shown", flat))
+    opaque = cv2.threshold(opacity, _OPAQUE, 255, cv2.THRESH_BINARY, scratch.bytes("opaque", flat))[1]
+    hidden = cv2.countNonZero(opaque) / opacity.size
     if strength < 1:
-        opacity = cv2.convertScaleAbs(opacity, alpha=strength)
-    weight = cv2.merge([opacity, opacity, opacity])
-    face = cv2.multiply(cv2.cvtColor(painted, cv2.COLOR_BGRA2BGR), weight, scale=1 / 255)
-    rest = cv2.multiply(part, cv2.bitwise_not(weight, weight), scale=1 / 255)
+        opacity = cv2.convertScaleAbs(opacity, opacity, alpha=strength)
+    weight = cv2.merge([opacity, opacity, opacity], scratch.bytes("weight", deep))
+    face = cv2.cvtColor(painted, cv2.COLOR_BGRA2BGR, scratch.bytes("face", deep))
+    face = cv2.multiply(face, weight, face, 1 / 255)
+    weight = cv2.bitwise_not(weight, weight)
+    rest = cv2.multiply(part, weight, weight, 1 / 255)
     cv2.add(face, rest, part)
     return hidden
 
@@ -118,15 +125,18 @@ def lay_over(frame: NDArray[np.uint8], prepared: Prepared, painted: NDArray[np.u
 _OPAQUE = 178
 
 
-def _bend(frame: NDArray[np.uint8], bent: Bent, strength: float) -> None:
+def _bend(frame: NDArray[np.uint8], bent: Bent, strength: float, scratch: Scratch) -> None:
     """Bend a rectangle of a frame, in place; pixels that do not move stay bit for bit."""
     grid = bent.target.to_crop.astype(np.float64) * (FIELD_GRID / CONTROL_PX)
     grid[:, 2] += (FIELD_GRID / CONTROL_PX - 1) / 2
     width, height = bent.target.width, bent.target.height
     shift = bent.shift * np.float32(strength) if strength < 1 else bent.shift
-    at = _grid(width, height, bent.left, bent.top) - enlarged_over(shift, grid, bent.target, cv2.BORDER_CONSTANT)
+    at = enlarged_over(shift, grid, bent.target, scratch, cv2.BORDER_CONSTANT)
+    np.subtract(np.arange(bent.left, bent.left + width, dtype=np.float32), at[..., 0], out=at[..., 0])
+    np.subtract(np.arange(bent.top, bent.top + height, dtype=np.float32)[:, None], at[..., 1], out=at[..., 1])
     part = frame[bent.top : bent.top + height, bent.left : bent.left + width]
-    moved_part = cv2.remap(frame, at, NO_MAP, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    out = scratch.bytes("bent", (height, width, 3))
+    moved_part = cv2.remap(frame, at, NO_MAP, cv2.INTER_LINEAR, out, cv2.BORDER_REPLICATE)
     part[:] = moved_part[: part.shape[0], : part.shape[1]]
 
 
