@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from tempfile import TemporaryFile
+from typing import IO, Protocol
 
 from liveframe.errors import LiveframeError, ModelError
 from liveframe.gate import Paint
@@ -280,22 +281,27 @@ class ModelSources:
         name = self._settings.model.partition("@")[0]
         sources = {f"{name}@challenger": ModelSource.CHALLENGER, self._settings.model: ModelSource.CHAMPION}
         while not self._closing.is_set():
-            with self._spawn(list(sources)) as child:
+            with TemporaryFile() as errors, self._spawn(list(sources), errors) as child:
                 self._child = child
                 for line in child.stdout or ():
                     self._handle_line(line, sources)
+                why = _last_line(errors)
+            if self._closing.is_set():
+                return
+            self._note(
+                ModelSource.CHAMPION, f"The registry's follower ended{why and f' ({why})'}; it is started again."
+            )
             if self._closing.wait(_RESTART_S):
                 return
-            self._note(ModelSource.CHAMPION, "The registry's follower ended; it is started again.")
 
-    def _spawn(self, uris: list[str]) -> "subprocess.Popen[str]":
+    def _spawn(self, uris: list[str], errors: IO[bytes]) -> "subprocess.Popen[str]":
         return subprocess.Popen(
             module_command("pipelines.follow", *uris, "--every", f"{self._every_s:g}"),
             cwd=ROOT,
             env=os.environ | {"MLFLOW_TRACKING_URI": self._settings.tracking_uri},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=errors,
             text=True,
         )
 
@@ -321,3 +327,10 @@ class ModelSources:
                 self._served.pop(source, None)
         if source is not ModelSource.CHALLENGER:
             _log.warning("%s: %s", source, problem)
+
+
+def _last_line(errors: IO[bytes]) -> str:
+    """Return the last line of what a child wrote to a file of ours, at most 300 characters; "" where it wrote none."""
+    errors.seek(max(0, errors.seek(0, os.SEEK_END) - 4096))
+    lines = errors.read().decode(errors="replace").split("\n")
+    return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "")
