@@ -105,8 +105,6 @@ def test_01_shows_faces_poses_and_what_sorting_and_cleaning_find(faceset_tour: _
     assert_worth_a_look(faceset_tour, len(faceset_tour.pictures))
     found = re.search(r"\d+ faces of (?:[2-9]|1\d) people", faceset_tour.text)
     assert found, "the portrait, and the personas that ship"
-        "the portrait, and the personas that ship"
-    )
     assert re.search(r"\d+ of \d+ faces stay", faceset_tour.text)
     assert (work / "faceset" / "manifest.jsonl").is_file()
 
