@@ -17,8 +17,7 @@ from liveframe.model import FrameModel, FrameSession
 from liveframe.policy import PipelinePolicy
 from liveframe.sentinel import Inspect, Sentinel
 from liveframe.stats import Meter, Phase, PipelineStats, Rate
-from liveframe.turnstile import OrderedExit
-from liveframe.worker import Ticket, Worker, close_session
+from liveframe.worker import OrderedExit, Ticket, Worker, close_session
 
 Tap = Callable[[Shown], None]
 """Receives everything that was shown, in order, on the thread that called `process`. Must be quick."""
