@@ -30,10 +30,12 @@ from training.model.checkpoint import CheckpointError
 from training.model.config import ConfigError, load_config
 from understudy.bundle.bundle import Bundle, BundleError, write_manifest
 from understudy.bundle.manifest import MIXER, ONE_SHOT
+from understudy.swap.served import ServedOneShot
 
 _OPSET = 17
 _CALIBRATION = 96
 _THUMBNAIL_PX = 192
+_NOTICE = Path(__file__).with_name("data") / "NOTICE.md"
 _LICENCE = (
     "Apache-2.0; personas are mosaics of machine-made faces of the SFHQ data sets, MIT (c) David Beniaguev, "
     "unless their record says otherwise"
@@ -103,8 +105,8 @@ def export_one_shot(training: MixTraining, personas: Path | None, out: Path, *, 
             name=training.config.name,
             version=str(training.step),
             personas=titles,
-            input_shape=(128, 128, 3),
-            output_shape=(128, 128, 4),
+            input_shape=ServedOneShot.spec.input_shape,
+            output_shape=ServedOneShot.spec.output_shape,
             licence=_LICENCE,
             training=_facts(training),
             factory=ONE_SHOT,
@@ -116,6 +118,7 @@ def export_one_shot(training: MixTraining, personas: Path | None, out: Path, *, 
 
 def _copy_personas(source: Path, root: Path) -> dict[str, str]:
     """Copy persona folders and write their thumbnails; return titles by name, in order."""
+    shutil.copyfile(_NOTICE, root / _NOTICE.name)
     order = source / "order.txt"
     found = sorted(path.parent.name for path in source.glob("*/reference.png"))
     names = [name for name in order.read_text().split() if name in found] if order.is_file() else found

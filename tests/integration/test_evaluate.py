@@ -27,7 +27,8 @@ KEYS = (
     "clip persona frames faces coverage identity_to_persona identity_to_driver retrieval_rank1 pose_deg expression_pct "
     "eyes_pct mouth_pct jitter_ratio flicker_ratio seam_delta_e outside_psnr_db ms_p50 ms_p95 recognised_as_persona "
     "recognised_as_driver pose_motion_deg mouth_motion_pct eyes_motion_pct gaze_pct background_jitter "
-    "background_jitter_ring self_ssim self_delta_e self_relit_delta_e gallery has_spectacles"
+    "background_jitter_ring mouth_followed eyes_followed self_ssim self_delta_e self_relit_delta_e gallery "
+    "has_spectacles"
 ).split()
 
 

@@ -65,6 +65,20 @@ def test_a_mouth_that_moves_half_as_far_is_off_by_the_other_half() -> None:
     assert error.mouth_pct == pytest.approx(5, abs=1e-3)
     assert error.eyes_pct == pytest.approx(0, abs=1e-3)
     assert error.pose_deg == pytest.approx(0, abs=1e-3)
+    assert error.mouth_followed == pytest.approx(0.75), "half of the way is missing, and counts squared"
+
+
+def test_a_frozen_face_follows_nothing_and_one_that_goes_the_other_way_less() -> None:
+    depth = 0.01 * metrics.eye_distance(_driver().astype(np.float32))
+    source = _play(_driver(), _turns(), _nod_lips(depth))
+    alike, frozen, contrary = (
+        motion_error(source, _play(_persona(), _turns(), _nod_lips(d))) for d in (depth, 0.0, -depth)
+    )
+    assert frozen.mouth_pct.max() < 1.6, "a calm clip hides it from errors in %"
+    assert alike.mouth_followed > 0.98
+    assert frozen.mouth_followed == pytest.approx(0, abs=0.01)
+    assert contrary.mouth_followed < -2
+    assert np.isnan(motion_error(source[:1], source[:1]).mouth_followed)
 
 
 def test_movement_counts_in_each_faces_own_size() -> None:

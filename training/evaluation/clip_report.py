@@ -50,6 +50,9 @@ class ClipReport:
             changed face shape is no error.
         mouth_motion_pct: how far the mouth's way from the face's own neutral (its mean over the clip) is off.
         eyes_motion_pct: the same of the eyes.
+        mouth_followed: share of the driver's mouth movement that the swap follows over the clip: 1 moves alike, 0 is as
+            good as a frozen face (which has small errors in % on a calm clip).
+        eyes_followed: the same of the eyes.
         background_jitter: movement from frame to frame that the swap adds outside the head (the oval grown twofold):
             root mean square over what has contrast; mean.
         background_jitter_ring: the same in the ring next to the face, where hair, neck and the wall by the jaw are.
@@ -97,6 +100,8 @@ class ClipReport:
     pose_motion_deg: float
     mouth_motion_pct: float
     eyes_motion_pct: float
+    mouth_followed: float
+    eyes_followed: float
     background_jitter: float
     background_jitter_ring: float
     self_ssim: float

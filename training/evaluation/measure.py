@@ -15,7 +15,7 @@ from training.evaluation import metrics
 from training.evaluation.background import BackgroundMeter
 from training.evaluation.clip_report import ClipReport, mean, median
 from training.evaluation.metrics import IBUG68, MESH
-from training.evaluation.motion import motion_error
+from training.evaluation.motion import MotionError, motion_error
 from training.evaluation.observer import Image, Observation, Observer
 from training.evaluation.self_swap import likeness
 from understudy.vision.align import crop_matrix, transform
@@ -235,17 +235,18 @@ class SwapMeter:
             row = self._tally.values.setdefault(name, [_NAN] * (self._index - 1))
             row.append(values.get(name, _NAN))
 
-    def _note_motion(self) -> None:
+    def _note_motion(self) -> MotionError | None:
         """Fill in what needs the whole clip: movements, each against its face's own neutral."""
         meshes = self._tally.meshes
         if not meshes:
-            return
+            return None
         source, swapped = (np.stack([pair[i] for pair in meshes.values()]) for i in (0, 1))
         error = motion_error(source, swapped)
         for name in ("pose_deg", "mouth_pct", "eyes_pct"):
             row = self._tally.values[name.replace("_", "_motion_")] = [_NAN] * self._index
             for index, value in zip(meshes, getattr(error, name).tolist(), strict=True):
                 row[index] = value
+        return error
 
     def report(self, bundle: str = "") -> ClipReport:
         """Add the frames up.
@@ -256,7 +257,7 @@ class SwapMeter:
         tally = self._tally
         rows: dict[str, list[float]] = tally.values
         pairs = np.array(tally.rigid, np.float64).reshape(-1, 2, len(MESH.rigid), 2)
-        self._note_motion()
+        motion = self._note_motion()
         means = ("identity_to_persona", "identity_to_driver", "retrieval_rank1")
         plain = ("recognised_as_persona", "recognised_as_driver", "self_ssim", "self_delta_e")
         figures: dict[str, Any] = {
@@ -277,6 +278,8 @@ class SwapMeter:
             ms_p95=float(np.percentile(rows["ms"], 95)) if rows else _NAN,
             judged=mean(rows.get("judged", ())),
             nearer_persona_dlib=mean(rows.get("nearer_persona_dlib", ())),
+            mouth_followed=motion.mouth_followed if motion else _NAN,
+            eyes_followed=motion.eyes_followed if motion else _NAN,
             self_relit_delta_e=_NAN,
             gallery=sum(row is not None for row in self._gallery.embeddings["sface"]),
             bundle=bundle,

@@ -18,6 +18,8 @@ COLUMNS = {
     "pose_motion_deg": "pose_deg",
     "mouth_motion_pct": "mouth_pct",
     "eyes_motion_pct": "eyes_pct",
+    "mouth_followed": "mouth_r2",
+    "eyes_followed": "eyes_r2",
     "gaze_pct": "gaze_pct",
     "jitter_ratio": "jitter",
     "flicker_ratio": "flicker",

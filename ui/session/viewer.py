@@ -185,13 +185,22 @@ class Viewer:
         rival = self._choices.beside.served
         others = rival.bundle.personas if rival is not None else ()
         # Who is chosen is not always who is to be seen: where a persona cannot be loaded, the one before it plays on.
-        seen = [name for name in self._seen if name not in {info.name for info in others}]
+        playing = self._playing()
+        seen = [name for name in playing if name not in {info.name for info in others}]
         names = tuple(dict.fromkeys((*self._choices.personas, *seen)))
         strangers = [name for name in names if name not in self._personas]
         if strangers:
             return f"There is no consent record of {', '.join(strangers)} any more. Pick another persona."
-        left = [info for info in others if info.name in (*self._choices.personas, *self._seen)] or others[:1]
+        left = [info for info in others if info.name in (*self._choices.personas, *playing)] or others[:1]
         return consent.problem((*self.infos(names), *left), use)
+
+    def _playing(self) -> tuple[str, ...]:
+        """Who was to be seen last, and who is painted into the next frame, whatever was chosen."""
+        session = self.pipeline.session
+        sides = (session.left, session.right) if isinstance(session, SideBySideSession) else (session,)
+        settings = [side.settings for side in sides if isinstance(side, SwapSession)]
+        names = [name for each in settings for name in (each.persona, *each.persona_by_track.values())]
+        return tuple(dict.fromkeys((*self._seen, *names)))
 
     # ------------------------------------------------------------------ who plays
 
