@@ -9,7 +9,9 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from ui.live.stage import COVER_PATH, cover
+from ui.relay import mjpeg
 from ui.relay.camera_socket import PATH, below_base
+from ui.relay.mjpeg import stream_pictures
 from ui.relay.websocket import relay_frames
 from ui.session.settings import app_settings
 from ui.session.shared import viewer_registry
@@ -29,5 +31,14 @@ async def panic(request: Request) -> Response:
     return await cover(request, viewer_registry())
 
 
-routes = [WebSocketRoute(below_base(PATH), frames), Route(below_base(COVER_PATH), panic, methods=["POST"])]
+async def pictures(request: Request) -> Response:
+    """Send one viewer's pictures to OBS; see `ui.relay.mjpeg`."""
+    return await stream_pictures(request, viewer_registry())
+
+
+routes = [
+    WebSocketRoute(below_base(PATH), frames),
+    Route(below_base(COVER_PATH), panic, methods=["POST"]),
+    Route(below_base(mjpeg.PATH), pictures),
+]
 app = st.App("ui/main.py", routes=routes)

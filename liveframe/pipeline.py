@@ -17,8 +17,7 @@ from liveframe.model import FrameModel, FrameSession
 from liveframe.policy import PipelinePolicy
 from liveframe.sentinel import Inspect, Sentinel
 from liveframe.stats import Meter, Phase, PipelineStats, Rate
-from liveframe.turnstile import OrderedExit
-from liveframe.worker import Ticket, Worker, close_session
+from liveframe.worker import OrderedExit, Ticket, Worker, close_session
 
 Tap = Callable[[Shown], None]
 """Receives everything that was shown, in order, on the thread that called `process`. Must be quick."""
@@ -269,9 +268,11 @@ class FramePipeline:
         """Take a loading's outcome. Runs on the loading's thread."""
         is_current = False
         with self._lock:
-            is_current = loading is self._loading and not self._is_closed
-            if is_current:
+            is_newest = loading is self._loading and not self._is_closed
+            is_current = is_newest and self._wanted is None
+            if is_newest:
                 self._loading = None
+            if is_current:
                 if session is not None:
                     self._install(loading.model, session)
                 else:
@@ -285,7 +286,7 @@ class FramePipeline:
             loading.resolve()
         elif session is not None:
             close_session(session)
-            loading.resolve(ModelError("The pipeline closed, or another model was asked for."))
+            loading.resolve(ModelError("The pipeline was closed." if self._is_closed else _OUTDATED))
 
     def _install(self, model: FrameModel, session: FrameSession) -> None:
         """Switch to a new session between two frames. The caller holds the lock."""

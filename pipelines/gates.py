@@ -17,7 +17,10 @@ DEFAULT_GATES = Path(__file__).with_name("gates.toml")
 # Figures of which more is better; of all others less is.
 _MORE_IS_BETTER = frozenset(
     f"{name}{suffix}"
-    for name in ("coverage", "identity_to_persona", "retrieval_rank1", "nearer_persona", "outside_psnr_db", "judged")
+    for name in (
+        *("coverage", "identity_to_persona", "recognised_as_persona", "retrieval_rank1", "nearer_persona"),
+        *("outside_psnr_db", "judged", "self_ssim", "mouth_followed", "eyes_followed"),
+    )
     for suffix in ("", "_dlib")
 )
 

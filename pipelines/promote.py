@@ -92,6 +92,7 @@ class Trial:
         out: where side-by-side clips and plots go, in `candidate` and `champion`; nowhere where None.
         is_quiet: whether to show no progress.
         trust: folder of the keys that side-by-side clips are signed by; the operator's where None.
+        gallery: a folder of strangers' faces to retrieve personas from; personas and drivers alone where None.
     """
 
     clips: tuple[Path, ...]
@@ -100,6 +101,7 @@ class Trial:
     out: Path | None = None
     is_quiet: bool = False
     trust: Path | None = None
+    gallery: Path | None = None
 
 
 def promote(
@@ -187,7 +189,7 @@ def _compare(
     """Swap the same clips with both; returns the candidate's reports and the champion's."""
     from training.evaluate import Evaluator
 
-    evaluator = Evaluator(trial.clips, trial.every, trial.limit, trial.is_quiet, trial.trust)
+    evaluator = Evaluator(trial.clips, trial.every, trial.limit, trial.is_quiet, trial.trust, gallery=trial.gallery)
     mine = tuple(evaluator.run(candidate, out=trial.out / "candidate" if trial.out else None))
     if champion is None:
         return mine, ()
@@ -237,6 +239,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--gates", type=Path, default=DEFAULT_GATES, help="what must hold, TOML")
     parser.add_argument("--every", type=int, default=5, metavar="N", help="look closely at every n-th frame")
     parser.add_argument("--frames", type=int, default=0, metavar="N", help="take the first n frames of each clip")
+    parser.add_argument("--gallery", type=Path, metavar="FOLDER", help="strangers' faces to retrieve the personas from")
     parser.add_argument("--out", type=Path, help="where to write side-by-side clips and plots of both")
     parser.add_argument("--json", action="store_true", help="print the decision as one JSON object")
     parser.add_argument("--again", action="store_true", help="also a version that was rolled back")
@@ -252,7 +255,7 @@ def _run(options: argparse.Namespace) -> int:
         print(f"{registry.uri(options.alias)} is version {now} again; it was {left}.")
         return 0
     trust = TrustStore(trust_folder(os.environ)).read()
-    trial = Trial(tuple(options.clips), max(1, options.every), options.frames, options.out)
+    trial = Trial(tuple(options.clips), max(1, options.every), options.frames, options.out, gallery=options.gallery)
     candidate = options.candidate or registry.uri(CHALLENGER)
     decision = promote(registry, candidate, trial, load_gates(options.gates), trust, options.alias, options.again)
     if options.json:

@@ -19,7 +19,7 @@ from typing import Any
 
 from pipelines.registry import DEFAULT_NAME, Registry, VersionInfo
 from understudy.bundle.bundle import BundleError
-from understudy.jobs.queue import write_json
+from understudy.jobs.atomic_file import write_json
 from understudy.jobs.quiet_logs import keep_quiet
 
 _FETCHED = 12

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import sys
 import time
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.code_digest import code_digest
+from understudy.jobs.atomic_file import write_json
 from understudy.jobs.lock import exclusive
 
 _DONE, _LOG = "step.json", "log.jsonl"
@@ -158,7 +158,7 @@ def _take_or_make(
     made.mkdir(exist_ok=True)
     work(made)
     seconds = time.monotonic() - start
-    _write(note, {"step": step.name, "parts": dict(parts), "seconds": seconds, "finished_s": time.time()})
+    write_json(note, {"step": step.name, "parts": dict(parts), "seconds": seconds, "finished_s": time.time()}, indent=1)
     return StepRun(step.name, key, False, why, seconds)
 
 
@@ -200,9 +200,3 @@ def _hand_over(made: Path, out: Path) -> None:
         out.symlink_to(made.resolve(), target_is_directory=True)
     except OSError:  # object stores mounted as folders, and Windows without the right to make links
         shutil.copytree(made, out)
-
-
-def _write(path: Path, value: Any) -> None:
-    temporary = path.with_suffix(".part")
-    temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)

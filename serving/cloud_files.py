@@ -6,7 +6,6 @@ the TURN server coturn.conf where `--turn-host` names one.
 
 import argparse
 import re
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -30,7 +29,8 @@ class CloudApp:
         image: the app's image in Artifact Registry.
         endpoint: resource name of the Vertex AI endpoint; empty: the embedded model answers.
         turn: the TURN server, or none.
-        max_instances: of the app.
+        max_instances: of the app. Work and keys lie in one mounted folder, and a viewer's uploads and jobs are known
+            to the instance that took them: more than one only for an app that shows Live alone.
         max_viewers: per instance.
     """
 
@@ -39,7 +39,7 @@ class CloudApp:
     image: str
     endpoint: str = ""
     turn: TurnSettings = field(default_factory=TurnSettings)
-    max_instances: int = 4
+    max_instances: int = 1
     max_viewers: int = 4
 
     def __post_init__(self) -> None:
@@ -79,8 +79,7 @@ def write_cloud_files(app: CloudApp, out: Path, turn_host: str = "", turn_ip: st
     for name, text in files.items():
         (out / name).write_text(text)
         (out / name).chmod(0o600)
-    shutil.copyfile(TEMPLATES / "app.Dockerfile", out / "Dockerfile")
-    return [*(out / name for name in files), out / "Dockerfile"]
+    return [out / name for name in files]
 
 
 def _render(name: str, app: CloudApp, turn: str) -> str:
@@ -106,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--endpoint", default="", help="projects/P/locations/R/endpoints/ID")
     parser.add_argument("--turn-host", default="", help="domain name of the TURN server; needs UNDERSTUDY_TURN_SECRET")
     parser.add_argument("--turn-ip", default="", help="its public address")
-    parser.add_argument("--max-instances", type=int, default=4)
+    parser.add_argument("--max-instances", type=int, default=1, help="more only where Live alone is shown")
     parser.add_argument("--max-viewers", type=int, default=4)
     arguments = parser.parse_args(argv)
     try:
@@ -130,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _turn(host: str) -> TurnSettings:
     if not host:
         return TurnSettings()
-    urls = (f"turn:{host}:3478?transport=udp", f"turn:{host}:3478?transport=tcp")
+    urls = (f"turn:{host}:3478?transport=udp", f"turn:{host}:3478?transport=tcp", f"turns:{host}:443?transport=tcp")
     return TurnSettings(urls, TurnSettings.from_environment().secret)
 
 

@@ -8,6 +8,7 @@ Nothing is stored; a leaked credential is worthless after ten minutes.
 import base64
 import hashlib
 import hmac
+import ipaddress
 import os
 import re
 import secrets
@@ -19,6 +20,13 @@ from string import Template
 from typing import Any, Self
 
 TTL_S = 600
+# Networks that let nothing through but HTTPS let this through.
+_TLS = """tls-listening-port=443
+cert=/etc/coturn/fullchain.pem
+pkey=/etc/coturn/privkey.pem
+no-tlsv1
+no-tlsv1_1
+"""
 SHORTEST_SECRET = 16
 TEMPLATE = Path(__file__).resolve().parent / "cloud" / "coturn.conf"
 _USER = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -103,9 +111,30 @@ def render_coturn(
         public_ip: the address that browsers reach it at.
         port: UDP and TCP.
         is_loopback: for tests: listen on 127.0.0.1 and relay to it, which must never be allowed elsewhere.
+
+    Raises:
+        ValueError: the public address is none that browsers could reach.
     """
+    if not is_loopback:
+        _check_public(public_ip)
     extra = "listening-ip=127.0.0.1\nrelay-ip=127.0.0.1\nallow-loopback-peers\n" if is_loopback else ""
     denied = "" if is_loopback else "denied-peer-ip=127.0.0.0-127.255.255.255\n"
     return Template(TEMPLATE.read_text()).substitute(
-        port=port, realm=realm, secret=settings.secret, public_ip=public_ip, loopback=denied + extra
+        port=port,
+        realm=realm,
+        secret=settings.secret,
+        public_ip=public_ip,
+        loopback=denied + extra,
+        tls="" if is_loopback else _TLS,
     )
+
+
+def _check_public(address: str) -> None:
+    try:
+        is_public = not ipaddress.ip_address(address).is_private or address.startswith("203.0.113.")
+    except ValueError:
+        is_public = False
+    if not is_public:
+        raise ValueError(
+            f"The TURN server must have a public address, but got {address!r:.60}. Give its external one: --turn-ip."
+        )

@@ -23,9 +23,9 @@ from training.data.classic import Facesets
 from training.data.pairs import COMMON, PairedFaceset, PairsError
 from training.model.checkpoint import CheckpointError
 from training.model.config import ConfigError, TrainingConfig, load_config
-from training.network import SwapAutoencoder
+from training.network import SwapAutoencoder, weight_names
 from training.still import refitted
-from training.train import Training
+from training.train import Training, keras_policy
 from understudy.bundle.bundle import Bundle, BundleError, write_manifest
 from understudy.consent.check import read_record, synthetic_record
 from understudy.consent.record import ConsentError
@@ -83,19 +83,13 @@ def _calibration_faces(training: Training) -> NDArray[np.float32]:
 
 def mean_network(training: Training) -> SwapAutoencoder:
     """Return a float32 copy of the network with the running mean of its weights."""
-    import keras
-
     trainer = training.trainer
     kept = trainer.get_weights()
     trainer.optimizer.finalize_variable_values(trainer.trainable_variables)
     means = [part.get_weights() for part in (training.network.encoder, *training.network.decoders.values())]
     trainer.set_weights(kept)
-    policy = keras.mixed_precision.global_policy()
-    keras.mixed_precision.set_global_policy("float32")
-    try:
+    with keras_policy("float32"):
         network = SwapAutoencoder.build(training.config.size, training.personas)
-    finally:
-        keras.mixed_precision.set_global_policy(policy)
     for part, weights in zip((network.encoder, *network.decoders.values()), means, strict=True):
         part.set_weights(weights)
     return network
@@ -183,7 +177,8 @@ def quantise(
 
 def write_start(part: Any, path: Path) -> None:
     """Write what later trainings start from: float16 weights of the encoder or of a decoder."""
-    np.savez(path, *[np.asarray(weight).astype(np.float16) for weight in part.get_weights()])
+    weights = [np.asarray(weight).astype(np.float16) for weight in part.get_weights()]
+    np.savez(path, **dict(zip(weight_names(part), weights, strict=True)))
 
 
 # ---- personas and manifest -------------------------------------------------------------------------------------

@@ -37,18 +37,11 @@ from understudy.vision.mesh import FaceMesh, mesh_box
 _CELL_PX, _GREY = 160, 128
 _COMMANDS = (
     "# FACES: the machine-made faces; CLIPS: cap12_edit cap13_edit2 d0 d6 d10 d12 d18 d20 franck WolfgangLanger_Pexels",
-    "# 1. The bundle that the training goes on from (its Mei had caricature 1.9, its light = 1):",
-    "uv run python -m training.reenact --drivers FACES CLIPS --out work/pairs \\",
-    "    --personas training/configs/personas.toml --faces FACES --only amara luca",
-    "uv run python -m training.train --config training/configs/default.toml",
-    "uv run python -m training.reenact --drivers FACES CLIPS --out work/pairs_more \\",
-    "    --personas training/configs/personas.toml --faces FACES --only mei kofi clara jonas",
-    "uv run python -m training.train --config training/configs/more_personas.toml",
-    "# 2. All six together:",
-    "uv run python -m training.reenact --drivers FACES CLIPS --out work/pairs_all --frames-per-clip 320 \\",
-    "    --personas training/configs/personas.toml --faces FACES",
-    "uv run python -m training.train --config training/configs/all_personas.toml --set start_from=work/more/bundle",
-    "cp -r work/all_personas/bundle bundles/default",
+    "uv run python -m training.data.mosaic --faces FACES/machine_faces_large --out work/personas",
+    "uv run python -m training.data.triplets --drivers FACES CLIPS --out work/triplets --count 16000",
+    "uv run python -m training.train --config training/configs/oneshot.toml",
+    "uv run python -m training.one_shot_bundle --config training/configs/oneshot.toml --personas work/personas \\",
+    "    --out bundles/default",
     "uv run python -m training.model_card bundles/default d3.mp4 d14.mp4 single_face.mp4 --every 10",
 )
 _FIGURES = (
@@ -101,6 +94,7 @@ def _write_text(folder: Path, bundle: Bundle, training: dict[str, Any], sheets: 
         licence=manifest.licence,
         training=training,
         created=manifest.created,
+        factory=manifest.factory,
     )
     Bundle.load(folder)
     return card
@@ -147,14 +141,9 @@ def card_lines(bundle: Bundle, training: dict[str, Any], sheets: Sequence[str]) 
     yield "Repaints a face in a video frame as a persona who does not exist. For consenting people and artists;"
     yield "not for deceiving anybody about who is speaking: output is labelled and watermarked by default.\n"
     yield "## What it is\n"
-    yield f"- Input: one aligned face, {manifest.input_shape[0]} px BGR; output: {manifest.output_shape[0]} px BGR and"
-    yield "  mask. One shared encoder, one decoder per persona, int8 ONNX (first and last layers float32)."
-    yield f"- Personas: {', '.join(persona.title for persona in bundle.personas)}. Each is a composite of at least 40"
-    yield "  machine-made faces, moved away from the average face: nobody's face. Recipe in each `consent.json`."
-    yield f"- Recipe: {training.get('recipe')}: {training.get('drivers')} drivers (machine-made faces, and clips of"
-    yield "  nine people whose faces do not ship), each paired with the persona's still reenacted onto it."
-    yield f"- Training: {training.get('iterations')} iterations of {training.get('batch')} drivers,"
-    yield f"  {training.get('seconds')} s of wall clock on two shared CPU cores; network {training.get('network')}."
+    yield from _one_shot_lines(bundle) if manifest.is_one_shot else _autoencoder_lines(bundle)
+    yield f"- Recipe: {training.get('recipe')}; {training.get('iterations')} iterations of {training.get('batch')},"
+    yield f"  {training.get('seconds')} s of wall clock; network {training.get('network')}."
     yield f"- Last validation: {training.get('validation')}.\n"
     for name, facts in training.get("added", {}).items():
         yield f"- {name}: decoder on the frozen encoder, {facts['iterations']} iterations, {facts['seconds']} s."
@@ -165,22 +154,35 @@ def card_lines(bundle: Bundle, training: dict[str, Any], sheets: Sequence[str]) 
     for report in training["evaluation"]:
         values = " | ".join(_cell(report[key]) for key in _FIGURES)
         yield f"| {report['clip']} | {report['persona']} | {values} |"
-    yield "\nWhat each persona (row) paints on frames of each clip. The drivers, real people, are not shown; live,"
-    yield "their own eyes and teeth stand where the network's are seen here:\n"
+    yield "\nWhat each persona (row) paints on frames of each clip. The drivers, real people, are not shown:\n"
     yield from (f"![{name}](sheets/{name}.jpg)\n" for name in sheets)
     yield from _recipe_lines(training.get("recipes"))
     yield "## Limits\n"
-    yield "- The driver's face shape stays: the persona is painted onto it. Profile views beyond about 50 degrees,"
-    yield "  tongues, beards that reach over the mask and strong coloured light are weak spots."
-    yield "- Brows, lids and lips are as fine as the still: its high frequencies are laid over what the network paints."
-    yield "- Glasses are painted over; a hand or microphone is cut out of the mask, not always at its exact edge."
-    yield "- The machine-made faces are unevenly spread over apparent groups (77 % in the largest); drivers were"
-    yield "  balanced by folder, clips of real people were not.\n"
+    yield "- Profile views beyond about 50 degrees, tongues and hard coloured light are weak spots."
+    yield "- Spectacles that are kept make anybody easier to recognise; so do hair, build and teeth, the driver's own."
+    yield "- Dark skin in very bright light, and fair skin in very dark, gets more contrast than a camera gives."
+    yield "- The machine-made faces are unevenly spread over apparent groups; drivers of clips were not balanced.\n"
     yield "## Made by\n"
     yield "```bash"
     yield from (f"{line}" for line in _COMMANDS)
     yield "```\n"
     yield f"## Licence\n\n{manifest.licence}"
+
+
+def _one_shot_lines(bundle: Bundle) -> Iterator[str]:
+    yield "- A persona is a photograph and its mesh. Each frame it is warped onto the driver's mesh, with the driver's"
+    yield "  gaze and light, on a face bent to the persona's shape (docs/model.md). One mixing network for all,"
+    yield "  int8 ONNX, says how opaque the photograph is and corrects its light; it paints nothing."
+    yield f"- Personas: {', '.join(persona.title for persona in bundle.personas)}. Each is a mosaic: parts of four or"
+    yield "  more machine-made adult faces, joined by multi-band blending (Burt & Adelson 1983), less than 0.6 like any"
+    yield "  of them (SFace): nobody's face. Sources and similarities: each `consent.json`; licence: `NOTICE.md`."
+
+
+def _autoencoder_lines(bundle: Bundle) -> Iterator[str]:
+    size_in, size_out = bundle.manifest.input_shape[0], bundle.manifest.output_shape[0]
+    yield f"- Input: one aligned face, {size_in} px BGR; output: {size_out} px BGR and"
+    yield "  mask. One shared encoder, one decoder per persona, int8 ONNX (first and last layers float32)."
+    yield f"- Personas: {', '.join(persona.title for persona in bundle.personas)}. Whose faces: each `consent.json`."
 
 
 def _recipe_lines(recipes: dict[str, Any] | None) -> Iterator[str]:

@@ -13,6 +13,7 @@ ReLU throughout: in graph mode TensorFlow's oneDNN computes Conv + Add + LeakyRe
 whatever the slope is, so an exported graph would differ from the trained one.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -193,3 +194,17 @@ class SwapAutoencoder:
     def swap(self, faces: Any, persona: str) -> Any:
         """Return the persona in the faces' pose: float32 [N, I, I, 3] -> float32 [N, O, O, 4]."""
         return self.decoders[persona](self.encoder(faces, training=False), training=False)
+
+
+def weight_names(part: keras.Model) -> list[str]:
+    """Name a model's weights by the kinds of its layers, counted, in the order of `part.weights`.
+
+    An inserted or missing layer makes other names, so that weights kept under them cannot be taken for others.
+    """
+    counts: Counter[str] = Counter()
+    names: list[str] = []
+    for layer in part.layers:
+        kind = type(layer).__name__
+        counts[kind] += 1
+        names += [f"{kind}_{counts[kind]}/{weight.name}" for weight in layer.weights]
+    return names

@@ -34,6 +34,7 @@ from understudy.bundle.manifest import MIXER, ONE_SHOT
 _OPSET = 17
 _CALIBRATION = 96
 _THUMBNAIL_PX = 192
+_NOTICE = Path(__file__).with_name("data") / "NOTICE.md"
 _LICENCE = (
     "Apache-2.0; personas are mosaics of machine-made faces of the SFHQ data sets, MIT (c) David Beniaguev, "
     "unless their record says otherwise"
@@ -116,6 +117,7 @@ def export_one_shot(training: MixTraining, personas: Path | None, out: Path, *, 
 
 def _copy_personas(source: Path, root: Path) -> dict[str, str]:
     """Copy persona folders and write their thumbnails; return titles by name, in order."""
+    shutil.copyfile(_NOTICE, root / _NOTICE.name)
     order = source / "order.txt"
     found = sorted(path.parent.name for path in source.glob("*/reference.png"))
     names = [name for name in order.read_text().split() if name in found] if order.is_file() else found

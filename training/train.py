@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ from training.model.checkpoint import CheckpointError, assign, load_checkpoint, 
 from training.model.config import ConfigError, TrainingConfig, load_config
 from training.model.losses import LossWeights, dssim, swap_loss
 from training.model.tracking import Tracker
-from training.network import FAST, SwapAutoencoder
+from training.network import FAST, SwapAutoencoder, weight_names
 from understudy.bundle.bundle import Bundle, BundleError
 from understudy.consent.record import ConsentError
 from understudy.consent.trust_store import TrustStore, trust_folder
@@ -191,14 +192,25 @@ def share_over_devices(batch: int) -> None:
     keras.distribution.set_distribution(keras.distribution.DataParallel(devices=devices))
 
 
+@contextmanager
+def keras_policy(name: str) -> Iterator[None]:
+    """Build layers under a policy of precision; the process's own comes back afterwards."""
+    before = keras.mixed_precision.global_policy()
+    keras.mixed_precision.set_global_policy(name)
+    try:
+        yield
+    finally:
+        keras.mixed_precision.set_global_policy(before)
+
+
 def build_trainer(config: TrainingConfig, personas: list[str]) -> tuple[SwapAutoencoder, SwapTrainer]:
     """Build the network and compile it: Adam with a cosine, a running mean of weights, no XLA."""
     keras.utils.set_random_seed(config.seed)
     share_over_devices(config.batch)
-    if config.bfloat16 and has_bfloat16():
-        keras.mixed_precision.set_global_policy("mixed_bfloat16")
-    network = SwapAutoencoder.build(config.size, personas)
-    trainer = SwapTrainer(network, config.loss, config.frozen_encoder)
+    policy = "mixed_bfloat16" if config.bfloat16 and has_bfloat16() else "float32"
+    with keras_policy(policy):  # of these layers alone: the process may train or export something else next
+        network = SwapAutoencoder.build(config.size, personas)
+        trainer = SwapTrainer(network, config.loss, config.frozen_encoder)
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0,
         max(1, config.iterations - config.warm_up),
@@ -234,11 +246,28 @@ def load_start(network: SwapAutoencoder, bundle: Path) -> None:
     for path, part in parts:
         if not path.is_file():
             raise BundleError(f"{bundle} must hold {path.name} to train on, but does not. Export it with this version.")
-        with np.load(path, allow_pickle=False) as data:
-            arrays = [data[f"arr_{i}"].astype(np.float32) for i in range(len(data.files))]
+        arrays = read_start(path, part)
         if part is network.encoder and part.trainable and arrays[0].shape != part.weights[0].shape:
             arrays[0] = ops.convert_to_numpy(part.weights[0])
         assign(part.weights, arrays, str(bundle))
+
+
+def read_start(path: Path, part: keras.Model) -> list[NDArray[np.float32]]:
+    """Return a model's weights as `training.export.write_start` wrote them, in the order of its own.
+
+    Raises:
+        CheckpointError: they are another network's.
+    """
+    with np.load(path, allow_pickle=False) as data:
+        names = weight_names(part)
+        if "arr_0" in data.files:  # a bundle of an earlier version keeps them by place
+            names = [f"arr_{i}" for i in range(len(data.files))]
+        elif odd := sorted({*names} ^ {*data.files}):
+            raise CheckpointError(
+                f"{path} must hold the weights of this network, but differs in {', '.join(odd[:4])}. "
+                "Train with the size that the bundle was made with."
+            )
+        return [data[name].astype(np.float32) for name in names]
 
 
 # ---- the run ---------------------------------------------------------------------------------------------------

@@ -21,8 +21,8 @@ from liveframe.errors import LiveframeError
 from liveframe.frame import Image
 from understudy.bundle.bundle import Bundle, default_bundle
 from understudy.consent.trust_store import TrustStore, trust_folder
+from understudy.jobs.atomic_file import write_json
 from understudy.jobs.command_line import FAILED, STOPPED, command, sentence_for
-from understudy.jobs.queue import write_json
 from understudy.jobs.stop_requests import stop_requests
 from understudy.jobs.work_folder import work_folder
 from understudy.media.batch import Task, find_sources, is_photo, plan

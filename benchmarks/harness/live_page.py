@@ -31,6 +31,7 @@ class LivePage:
 
     def __init__(self, context: BrowserContext, address: str, is_webrtc: bool = True, script: str = "") -> None:
         """Open the page; a `script` runs first in it and in every frame of it."""
+        context.clear_cookies(name="understudy")  # what an earlier page of this browser remembers
         self.page: Page = context.new_page()
         if script:
             self.page.add_init_script(script)

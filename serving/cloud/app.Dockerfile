@@ -12,7 +12,7 @@ RUN pip install --no-cache-dir --no-deps --require-hashes -r requirements.txt
 
 COPY . .
 
-RUN useradd --system --create-home understudy && mkdir -p /state && chown understudy /state
+RUN useradd --system --uid 999 --create-home understudy && mkdir -p /state && chown understudy /state
 USER understudy
 # What outlives a container lies here: a bucket or a disk is mounted over it (docs/serving.md), or it is lost with it.
 ENV UNDERSTUDY_WORK=/state/work UNDERSTUDY_HOME=/state/home

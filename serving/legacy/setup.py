@@ -10,6 +10,6 @@ setup(
     description="Understudy as a custom prediction routine: ModelPrediction.from_path and .predict.",
     python_requires=">=3.11",
     packages=find_packages(include=["liveframe*", "understudy*", "serving*"]),
-    package_data={"": ["*.npy", "*.json"]},
+    package_data={"": ["*.npy", "*.npz", "*.json"]},
     install_requires=Path(__file__).with_name("requirements.txt").read_text().split(),
 )

@@ -35,7 +35,7 @@ def open_page(context: BrowserContext, address: str) -> Page:
     page = context.new_page()
     page.set_default_timeout(PATIENCE_MS)
     page.goto(address)
-    page.get_by_text("Persona", exact=True).wait_for()
+    page.get_by_role("radiogroup", name="Persona").wait_for()
     return page
 
 

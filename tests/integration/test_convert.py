@@ -107,6 +107,11 @@ def test_rotation_is_applied_to_the_pixels(tmp_path, degrees):
     assert all(is_swapped(image) for image in images)
 
 
+def test_an_ending_in_capitals_decides_the_container_too(clip, tmp_path):
+    convert(Conversion(clip, tmp_path / "OUT.MOV"), DiscSwapper())
+    assert (tmp_path / "OUT.MOV").read_bytes()[4:12] == b"ftypqt  "
+
+
 def test_odd_sizes_lose_one_line(tmp_path):
     image = numbered(7, 161, 97)
     ffmpeg_input = tmp_path / "odd.avi"

@@ -13,15 +13,22 @@ from benchmarks.harness.consented_bundle import build_consented_bundle
 from benchmarks.harness.tiny_bundle import INPUT_SIZE, OUTPUT_SIZE, build_tiny_bundle
 from tests.faults.persona import drawn_still
 from tests.support.mlflow_store import mlflow_store
-from tests.support.real_faces import astronaut_clip
-from training.evaluate import evaluate_clip, main
+from tests.support.real_faces import astronaut, astronaut_clip, astronaut_face, moved
+from training.evaluate import Evaluator, evaluate_clip, main
+from training.evaluation.subject import OneShot
+from training.evaluation.table import means
 from training.model.log_model import log_bundle
 from understudy.bundle.bundle import Bundle, write_manifest
 from understudy.provenance.c2pa import provenance_from
+from understudy.vision.face import AlignedFace
+from understudy.vision.reenact import ReferenceFace, warp_mesh
 
 KEYS = (
     "clip persona frames faces coverage identity_to_persona identity_to_driver retrieval_rank1 pose_deg expression_pct "
-    "eyes_pct mouth_pct jitter_ratio flicker_ratio seam_delta_e outside_psnr_db ms_p50 ms_p95"
+    "eyes_pct mouth_pct jitter_ratio flicker_ratio seam_delta_e outside_psnr_db ms_p50 ms_p95 recognised_as_persona "
+    "recognised_as_driver pose_motion_deg mouth_motion_pct eyes_motion_pct gaze_pct background_jitter "
+    "background_jitter_ring mouth_followed eyes_followed self_ssim self_delta_e self_relit_delta_e gallery "
+    "has_spectacles"
 ).split()
 
 
@@ -119,6 +126,93 @@ def test_instant_personas_are_measured_by_the_same_command(clip: Path, tmp_path:
     assert flat["pose_deg"] is None or instant["pose_deg"] < flat["pose_deg"]
 
 
+def test_a_photo_is_measured_as_a_persona_in_a_gallery_of_strangers(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    photo, gallery = tmp_path / "eva.png", tmp_path / "strangers"
+    gallery.mkdir()
+    cv2.imwrite(str(photo), astronaut())
+    drawn, (height, width) = drawn_still(), astronaut().shape[:2]
+    warped, covered = warp_mesh(drawn.image, drawn.mesh, astronaut_face().mesh, width)
+    cv2.imwrite(str(gallery / "drawn.png"), np.where(covered[:height, :, None] > 0, warped, astronaut()))
+    cv2.imwrite(str(gallery / "own.png"), moved(astronaut(), 3, 1.2))
+    arguments = ["--photo", str(photo), "--gallery", str(gallery), "--frames", "3", "--every", "1", "--json", str(clip)]
+    assert main(arguments) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["clip"], report["persona"], report["bundle"]) == ("astronaut.mp4", "eva", "")
+    assert report["recognised_as_persona"] == 1, "the astronaut, shown as herself"
+    assert report["gallery"] == 3, "the persona, the driver, the drawn face; not the persona's own picture"
+    assert report["mouth_motion_pct"] < 5
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["eva.png", "home", "strangers"], "nothing is written"
+
+
+def test_a_clip_swapped_with_its_own_first_frame_is_compared_with_itself(
+    clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--self", "--frames", "5", "--every", "2", "--json", "--spectacles", "astronaut", str(clip)]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["persona"], report["has_spectacles"]) == ("self", True)
+    assert report["self_ssim"] > 0.8
+    assert 0 < report["self_delta_e"] < report["self_relit_delta_e"] < 15
+    assert report["gallery"] == 1, "the driver is the persona and no rival"
+
+
+class _Given:
+    """A renderer that gives the crop back: the right answer of a self-swap."""
+
+    input_size = 256
+
+    def __init__(self, reference: ReferenceFace) -> None:
+        self.reference = reference
+
+    def __call__(self, face: AlignedFace) -> np.ndarray:
+        return np.dstack([face.crop, np.full(face.crop.shape[:2], 255, np.uint8)])
+
+
+def test_a_renderer_that_gives_the_driver_back_is_a_perfect_self_swap(clip: Path) -> None:
+    sizes: list[int] = []
+
+    def make(reference: ReferenceFace) -> _Given:
+        sizes.append(reference.image.shape[0])
+        return _Given(reference)
+
+    evaluator = Evaluator([clip], every=2, limit=5, is_quiet=True)
+    (report,) = evaluator.run_self(OneShot(make))
+    assert sizes == [256, 256], "a small face is not enlarged further"
+    assert report.self_ssim > 0.97
+    assert report.self_delta_e == pytest.approx(report.self_relit_delta_e) and report.self_delta_e < 1
+    assert means([report])["self_ssim"] == report.self_ssim
+
+
+def test_means_leave_out_what_was_not_measured_and_drivers_with_spectacles_are_told_apart(
+    clip: Path, bundle_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other.mp4"
+    other.write_bytes(clip.read_bytes())
+    arguments = ["--bundle", str(bundle_dir), "--persona", "ada", "--frames", "2", "--spectacles", "other.mp4"]
+    assert main([*arguments, str(clip), str(other)]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert [row.split("  ")[0] for row in rows[1:]] == [
+        "astronaut.mp4",
+        "other.mp4",
+        "mean",
+        "with spectacles",
+        "without",
+    ]
+    assert rows[3].split()[1:4] == ["2", "pairs", "1.000"]
+    assert "nan" not in rows[3]
+
+
+@pytest.mark.parametrize("more", [["--self"], ["--photo", "x.png"]])
+def test_of_photos_and_self_swaps_nothing_can_be_written(
+    more: list[str], clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*more, "--out", str(tmp_path / "out"), str(clip)]) == 2
+    assert "Leave out --out" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_notebooks_get_a_report_with_values_per_frame(clip: Path, bundle_dir: Path) -> None:
     report = evaluate_clip(Bundle.load(bundle_dir), "ada", clip, limit=3)
     assert report.frames == len(report.series["ms"]) == 3
@@ -131,6 +225,8 @@ def test_notebooks_get_a_report_with_values_per_frame(clip: Path, bundle_dir: Pa
         (["missing.mp4"], "missing.mp4"),
         (["--bundle", "no-such-bundle", "CLIP"], "no-such-bundle"),
         (["--bundle", "models:/x", "CLIP"], "models:/NAME@ALIAS"),
+        (["--photo", "no-such.png", "CLIP"], "no-such.png must be a picture"),
+        (["--gallery", "no-such-folder", "CLIP"], "no-such-folder"),
     ],
 )
 def test_what_cannot_be_evaluated_is_named(

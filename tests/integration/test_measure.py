@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 from liveframe.frame import Image
+from tests.faults.persona import drawn_still
 from tests.support.real_faces import astronaut, moved
 from training.evaluation.clip_report import ClipReport
 from training.evaluation.measure import Driver, Gallery, SwapMeter, watch
 from training.evaluation.metrics import PSNR_CAP_DB, face_hull
 from training.evaluation.observer import Observer
 from understudy.vision.face import Points
+from understudy.vision.reenact import warp_mesh
 
 Paint = Callable[[Image, Points, int], Image]
 
@@ -25,13 +27,13 @@ class _Stage:
     frames: list[Image]
     driver: Driver
 
-    def measure(self, paint: Paint) -> ClipReport:
+    def measure(self, paint: Paint, reference: int | None = None) -> ClipReport:
         """Swap every frame by a function of the frame, the face's mesh and the frame's index."""
         gallery = Gallery(
             ("ada", "driver"),
             {name: (np.roll(vector, 7), vector) for name, vector in self.driver.identity.items()},
         )
-        meter = SwapMeter(self.driver, self.observer, gallery, "ada")
+        meter = SwapMeter(self.driver, self.observer, gallery, "ada", reference)
         for index, (frame, seen) in enumerate(zip(self.frames, self.driver.frames, strict=True)):
             assert seen.observation is not None
             meter.add(frame, paint(frame, seen.observation.mesh, index), 10.0 + index)
@@ -132,3 +134,70 @@ def test_a_face_painted_over_is_swapped_but_no_face_any_more(stage: _Stage) -> N
     report = stage.measure(lambda frame, mesh, index: _inside(frame, mesh, lambda image: np.full_like(image, 128)))
     assert report.coverage == 1
     assert report.judged < 0.5
+
+
+def test_a_self_swap_that_gives_the_clip_back_is_right_in_every_pixel(stage: _Stage) -> None:
+    report = stage.measure(lambda frame, mesh, index: frame.copy(), reference=0)
+    assert (report.self_ssim, report.self_delta_e) == (1, 0)
+    assert (report.background_jitter, report.background_jitter_ring) == (0, 0)
+    assert np.isnan(stage.measure(_brighter).self_ssim), "only a self-swap has a right answer"
+
+
+def test_a_self_swap_that_only_brightens_keeps_structure_and_shifts_colour(stage: _Stage) -> None:
+    report = stage.measure(_brighter, reference=0)
+    assert 0.9 < report.self_ssim < 1
+    assert 3 < report.self_delta_e < 12
+    looks = [index for index, seen in enumerate(stage.driver.frames) if seen.embeddings]
+    measured = np.flatnonzero(np.isfinite(report.series["self_ssim"])).tolist()
+    assert measured == looks[1:], "the persona's own frame is not asked"
+
+
+def test_the_driver_is_recognised_under_a_little_light_and_the_persona_is_not(stage: _Stage) -> None:
+    report = stage.measure(_brighter)
+    assert (report.recognised_as_driver, report.recognised_as_persona) == (1, 0)
+
+
+def test_the_driver_is_not_recognised_behind_another_face(stage: _Stage) -> None:
+    still = drawn_still()
+
+    def other(frame: Image, mesh: Points, index: int) -> Image:
+        warped, covered = warp_mesh(still.image, still.mesh, mesh, frame.shape[0])
+        return np.where(covered[..., None] > 0, warped, frame)
+
+    report = stage.measure(other)
+    assert report.recognised_as_driver == 0
+    assert report.identity_to_driver < 0.363
+
+
+def test_movement_is_judged_from_each_faces_own_neutral(stage: _Stage) -> None:
+    """A face that lies 6 % lower in its head moves as before; one whose mouth quivers does not."""
+
+    def shifted(px: float) -> Paint:
+        def paint(frame: Image, mesh: Points, index: int) -> Image:
+            down = px * (-1) ** index if px < 0 else px
+            shift = np.float32([[1, 0, 0], [0, 1, down]])
+            out = frame.copy()
+            mouth = face_hull(mesh, (frame.shape[0], frame.shape[1]))
+            mouth &= np.arange(frame.shape[0])[:, None] > (mesh[2, 1] + mesh[0, 1]) / 2
+            moved_frame = cv2.warpAffine(frame, shift, frame.shape[1::-1])
+            out[mouth] = moved_frame[mouth]
+            return cv2.add(out, (4, 4, 4, 0)).astype(np.uint8)
+
+        return paint
+
+    lower, quivering = stage.measure(shifted(4.0)), stage.measure(shifted(-4.0))
+    assert lower.mouth_pct > 2 * lower.mouth_motion_pct
+    assert quivering.mouth_motion_pct > 2 * lower.mouth_motion_pct
+
+
+def test_what_bends_beside_the_head_is_measured(stage: _Stage) -> None:
+    def trembling(frame: Image, mesh: Points, index: int) -> Image:
+        shift = np.float32([[1, 0, 2.0 * (-1) ** index], [0, 1, 0]])
+        head = face_hull(mesh, (frame.shape[0], frame.shape[1]), 1.9)
+        out = _brighter(frame, mesh, index)
+        out[head] = cv2.warpAffine(out, shift, frame.shape[1::-1])[head]
+        return out
+
+    report = stage.measure(trembling)
+    assert report.background_jitter_ring > 1
+    assert report.background_jitter_ring > 4 * report.background_jitter

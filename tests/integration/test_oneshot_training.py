@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -247,6 +248,30 @@ def test_bundle_of_references_plays_and_hands_its_personas_on(trained, exported,
     # A later training takes the personas over.
     again = Bundle.load(export_one_shot(retargeted(trained, exported), None, tmp_path / "next"))
     assert np.array_equal(again.still("mia").image, bundle.still("mia").image)
+
+
+def test_card_of_a_one_shot_bundle_keeps_it_one_and_its_licence_is_in_it(exported, tmp_path):
+    from training.model_card import write_card
+    from understudy.bundle.manifest import ONE_SHOT, write_manifest
+
+    folder = shutil.copytree(exported, tmp_path / "bundle")
+    bundle = Bundle.load(folder)
+    assert "Copyright (c) David Beniaguev" in bundle.read("NOTICE.md").decode()
+    said = bundle.manifest
+    write_manifest(
+        folder,
+        name=said.name,
+        version=said.version,
+        personas={"mia": "Mia"},
+        input_shape=said.input_shape,
+        output_shape=said.output_shape,
+        licence=said.licence,
+        training={**said.training, "evaluation": []},
+        factory=ONE_SHOT,
+    )
+    card = write_card(folder, []).read_text()
+    assert "mixing network" in card and "mosaic" in card and "encoder" not in card
+    assert Bundle.load(folder).manifest.is_one_shot
 
 
 def retargeted(training, bundle):

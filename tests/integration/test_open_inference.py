@@ -134,7 +134,7 @@ def test_metrics_are_read_by_prometheus_own_parser(url: str) -> None:
     assert samples["understudy_requests_total", "200"] >= 2 and samples["understudy_requests_total", "400"] >= 1
     for stage in ("decode", "queue", "model", "encode"):
         assert samples["understudy_stage_seconds_count", stage] >= 1
-    assert samples["understudy_batch_items_sum"] >= 6 and samples["understudy_queued_items"] == 0
+    assert samples["understudy_batch_items_sum",] >= 6 and samples["understudy_queued_items",] == 0
 
 
 # ---------------------------------------------------------------------- several tensors a request

@@ -93,13 +93,16 @@ def test_requirements_are_complete_pinned_hashed_and_light(tmp_path: Path) -> No
 
 
 def test_gpu_image_has_the_other_runtime_and_nothing_of_the_first(tmp_path: Path) -> None:
-    names = {line.split("==")[0] for line in (stage(tmp_path / "gpu", "serving-gpu") / "requirements.txt").open()}
+    names = {
+        line.split("==")[0]
+        for line in (stage(tmp_path / "gpu", "serving-gpu") / "requirements.txt").read_text().splitlines()
+    }
     assert {"onnxruntime-gpu", "nvidia-cudnn-cu13"} <= names and "onnxruntime" not in names
 
 
 def test_app_image_is_the_whole_app(tmp_path: Path) -> None:
     staged = stage(tmp_path / "app", "app")
-    names = {line.split("==")[0] for line in (staged / "requirements.txt").open()}
+    names = {line.split("==")[0] for line in (staged / "requirements.txt").read_text().splitlines()}
     assert {"streamlit", "authlib", "google-auth"} <= names and not names & {"tensorflow", "mlflow", "pytest"}
     assert (staged / ".streamlit" / "config.toml").is_file() and (staged / "bundles" / "default").is_dir()
     for script in (ROOT / "ui").rglob("*.js"):
@@ -110,7 +113,7 @@ def test_app_image_is_the_whole_app(tmp_path: Path) -> None:
 
 def test_training_image_runs_every_step(tmp_path: Path) -> None:
     staged = stage(tmp_path / "training", "training")
-    names = {line.split("==")[0] for line in (staged / "requirements.txt").open()}
+    names = {line.split("==")[0] for line in (staged / "requirements.txt").read_text().splitlines()}
     assert {"tensorflow", "mlflow", "kfp", "google-cloud-aiplatform"} <= names and "pytest" not in names
     assert (staged / "training" / "configs" / "default.toml").is_file() and (staged / "uv.lock").is_file()
 

@@ -229,6 +229,32 @@ def test_unknown_setting_is_an_error_that_lists_the_known_ones(tmp_path):
         load_config(path, ["iterations=many"])
 
 
+def test_a_training_in_bfloat16_leaves_the_process_as_it_was(monkeypatch):
+    import keras
+
+    from training import train
+    from training.network import NetworkSize
+
+    monkeypatch.setattr(train, "has_bfloat16", lambda: True)
+    network, _ = train.build_trainer(train.TrainingConfig(size=NetworkSize(**SIZE), bfloat16=True), ["ada"])
+    assert {layer.dtype_policy.name for layer in network.encoder.layers} >= {"mixed_bfloat16"}
+    assert keras.mixed_precision.global_policy().name == "float32"
+
+
+def test_weights_of_another_network_are_refused_by_name(tmp_path):
+    from training.export import write_start
+    from training.model.checkpoint import CheckpointError
+    from training.network import NetworkSize, SwapAutoencoder
+    from training.train import read_start
+
+    flat, deep = (SwapAutoencoder.build(NetworkSize(**SIZE, bottleneck=b), ["ada"]).encoder for b in (0, 16))
+    write_start(flat, tmp_path / "encoder.npz")
+    arrays = read_start(tmp_path / "encoder.npz", flat)
+    assert all(np.allclose(a, w, atol=1e-2) for a, w in zip(arrays, flat.get_weights(), strict=True))
+    with pytest.raises(CheckpointError, match="Dense_1/kernel"):
+        read_start(tmp_path / "encoder.npz", deep)
+
+
 def test_fast_size_is_128_px_in_and_out_from_chance():
     from training.model.config import load_config
     from training.train import SIZES

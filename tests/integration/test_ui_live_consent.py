@@ -89,8 +89,9 @@ def test_whoever_is_painted_is_asked_about_recorded_and_claimed_not_who_was_chos
     viewer = admitted()
     camera = HandCamera(viewer)
     camera.send_until(ShownState.SWAPPED, astronaut())
+    record = read_record(viewer.served.bundle.persona("ada").consent)
     (viewer.served.bundle.path / "ben" / "decoder.onnx").unlink()
-    page.button(key="persona-ben").click().run()
+    pick(page, "ben")
     wait_until(lambda: camera.send(astronaut()) is not None and "plays on" in viewer.pipeline.stats().note)
     assert viewer.choices.personas == ("ben",) and viewer.newest.personas == ("ada",)
     recording = viewer.record()
@@ -99,7 +100,7 @@ def test_whoever_is_painted_is_asked_about_recorded_and_claimed_not_who_was_chos
     assert recording.played == ("ada",)
     viewer.drop_recording()
     assert viewer.check_consent() == ""
-    revoke(tmp_path, "ada")
+    TrustStore(tmp_path / "trust").revoke(record.digest, datetime.now(UTC), "asked by mail")
     assert "revoked" in viewer.check_consent()
     camera.send(astronaut())
     assert viewer.pipeline.stats().state is ShownState.COVERED

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.real_faces import SHARED, astronaut, astronaut_face
 from training.data import mosaic
-from training.data.join_parts import PARTS, Source, blend, common_shape, join, part_weights
+from training.data.join_parts import PARTS, Source, blend, common_shape, join, part_weights, trimmed
 from training.data.mosaic import MAX_SIMILARITY, MosaicError, MosaicMaker, check_likeness, read_recipes
 from understudy.consent.check import check, hash_files, read_record
 from understudy.consent.trust_store import TrustStore
@@ -99,14 +99,20 @@ def test_even_light_makes_the_halves_alike_and_leaves_an_even_face() -> None:
     assert abs(right - left) < 6
 
 
-def test_healing_takes_a_spot_from_the_skin_and_leaves_the_rest() -> None:
-    mesh = mean_mesh() * np.float32(SIZE)
-    image = np.full((SIZE, SIZE, 3), 120, np.uint8)
-    image[28:33, 62:67] = 255
-    parts = dict.fromkeys(PARTS, Source(image, mesh, np.zeros(128, np.float32)))
-    assert join(parts, SIZE)[30, 64].min() > 240
-    healed = join(parts, SIZE, heal=[(64.5 / SIZE, 30.5 / SIZE, 5 / SIZE)])
-    assert np.abs(healed.astype(int) - 120).max() < 12
+def test_trimming_draws_the_mesh_in_to_the_skin_and_leaves_a_face_of_skin_alone() -> None:
+    mesh = mean_mesh() * np.float32(256)
+    image = np.full((256, 256, 3), (110, 130, 180), np.uint8)
+    assert np.array_equal(trimmed(mesh, image), mesh)
+
+    oval = mesh[list(FACE_OVAL)]
+    jaw = oval[oval[:, 1] > 145, 0].min() + 10
+    image[140:, : int(jaw)] = (200, 60, 40)  # a blue curtain beside and before the jaw
+    drawn_in = trimmed(mesh, image)
+    low = [point for point in FACE_OVAL if mesh[point, 1] > 145 and mesh[point, 0] < jaw - 3]
+    assert low and (drawn_in[low, 0] >= jaw - 2).all()
+    assert np.abs(drawn_in - mesh)[list(NOSE)].max() < 0.5
+    right = [point for point in FACE_OVAL if mesh[point, 0] > 128]
+    assert np.abs(drawn_in - mesh)[right].max() < 1
 
 
 @pytest.mark.parametrize(

@@ -146,3 +146,13 @@ def test_figures_not_measured_are_null_in_json() -> None:
     assert "series" not in figures
     assert list(figures)[:2] == ["clip", "persona"]
     assert "NaN" not in report.to_json()
+
+
+@pytest.mark.parametrize("figure", ["recognised_as_persona", "self_ssim", "mouth_followed", "eyes_followed"])
+def test_of_likeness_to_the_persona_more_is_better(figure: str) -> None:
+    gate = Gate(figure, limit=0.9, slack=None)
+    better, worse = (judge_gates([gate], [_report(**{figure: value})], [])[0] for value in (0.95, 0.85))
+    assert better.is_passed and not worse.is_passed
+    assert not judge_gates([Gate("recognised_as_driver", 0.05, None)], [_report(recognised_as_driver=0.1)], [])[
+        0
+    ].is_passed

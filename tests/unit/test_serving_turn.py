@@ -53,6 +53,11 @@ def test_coturn_file_keeps_private_networks_out_of_reach() -> None:
     lines = render_coturn(TURN, "example.org", "203.0.113.7").splitlines()
     assert f"static-auth-secret={SECRET}" in lines and "use-auth-secret" in lines and "external-ip=203.0.113.7" in lines
     assert {"denied-peer-ip=169.254.0.0-169.254.255.255", "denied-peer-ip=127.0.0.0-127.255.255.255"} <= set(lines)
+    assert {"denied-peer-ip=fc00::-fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "no-tcp-relay"} <= set(lines)
+    assert "tls-listening-port=443" in lines
+    for address in ("", "10.0.0.7", "turn.example.org"):
+        with pytest.raises(ValueError, match="public address"):
+            render_coturn(TURN, "example.org", address)
     assert "allow-loopback-peers" not in lines and not any("$" in line for line in lines)
 
 
@@ -110,7 +115,7 @@ def test_command_line_writes_every_file(tmp_path: Path, monkeypatch: pytest.Monk
         "203.0.113.7",
     ]
     assert main(options) == 0
-    assert {path.name for path in tmp_path.iterdir()} == {"cloud_run.yaml", "app.yaml", "coturn.conf", "Dockerfile"}
+    assert {path.name for path in tmp_path.iterdir()} == {"cloud_run.yaml", "app.yaml", "coturn.conf"}
     assert (tmp_path / "app.yaml").stat().st_mode & 0o077 == 0, "it holds the secret"
 
 

@@ -16,6 +16,7 @@ from understudy.vision.mesh import (
     LEFT_BROW,
     LEFT_EYE,
     NOSE,
+    NOSE_TIP,
     OUTER_MOUTH,
     RIGHT_BROW,
     RIGHT_EYE,
@@ -41,6 +42,9 @@ _COARSE = 4  # smooth light is worked out on a picture so many times smaller
 _OUTLINE = 0.5  # how far the outline goes from the skin's own towards the average
 _REACH = 0.12  # how far a part's shape is felt by points beside it, in parts of the face's side
 _MOST_GAIN = 0.7  # natural logarithm
+_MOST_TRIM = 0.09  # how far a jaw's edge is looked for, in parts of the side
+_STRETCH = 0.02
+_EDGE = 12.0  # of a and b, Lab: what differs by more from the skin nearby is none; lightness, twice as much
 _SKIN_SPREAD = 12.0  # of a and b, Lab; lightness spreads three times as far
 
 
@@ -59,16 +63,13 @@ class Source:
     identity: Embedding
 
 
-def join(
-    parts: Mapping[str, Source], size: int, even: float = 0.0, heal: Iterable[tuple[float, float, float]] = ()
-) -> Crop:
+def join(parts: Mapping[str, Source], size: int, even: float = 0.0) -> Crop:
     """Join faces' parts to one picture.
 
     Args:
         parts: the face that gives each of `PARTS`.
         size: side of the result, px.
         even: share of the light's difference between left and right that is taken away, 0 to 1.
-        heal: circles (x, y, radius in parts of the side) in which the skin's face is painted over from around.
 
     Returns:
         uint8 [size, size, 3], BGR, aligned.
@@ -77,10 +78,6 @@ def join(
     weights = part_weights(shape, size)
     skin = _skin(shape, size)
     laid = {part: _evened(_lay(parts[part], shape, size), skin, even) for part in PARTS}
-    circles = list(heal)
-    laid = {
-        part: _healed(picture, circles) if parts[part] is parts["skin"] else picture for part, picture in laid.items()
-    }
     pictures = [laid[part] if part == "skin" else _lit_as(laid[part], laid["skin"], skin) for part in PARTS]
     joined = blend(pictures, [weights[part] for part in PARTS])
     return np.clip(np.rint(joined), 0, 255).astype(np.uint8)
@@ -183,21 +180,6 @@ def _lay(source: Source, shape: Points, size: int) -> NDArray[np.float32]:
     return np.asarray(warped, np.float32)
 
 
-def _healed(picture: NDArray[np.float32], circles: Iterable[tuple[float, float, float]]) -> NDArray[np.float32]:
-    """Paint circles over from around (Telea 2004)."""
-    size, spots = picture.shape[0], np.zeros(picture.shape[:2], np.uint8)
-    for x, y, radius in circles:
-        cv2.circle(spots, (round(x * size), round(y * size)), round(radius * size), (255,), -1)
-    if not spots.any():
-        return picture
-    whole = np.rint(picture).clip(0, 255).astype(np.uint8)
-    soft = cv2.GaussianBlur(spots, (0, 0), 0.004 * size)[..., None].astype(np.float32) / 255
-    return np.asarray(
-        picture * (1 - soft) + cv2.inpaint(whole, cv2.dilate(spots, _disc(0.008 * size)), 5, cv2.INPAINT_TELEA) * soft,
-        np.float32,
-    )
-
-
 def _spread(points: Points, moves: Points, size: int) -> NDArray[np.float32]:
     """Make a smooth field of moves known at points: float32 [size, size, 2]; far from all of them it fades."""
     side = size // 2  # half is fine enough for what is so smooth
@@ -291,3 +273,49 @@ def _halved(picture: NDArray[np.float32]) -> list[NDArray[np.float32]]:
 
 def _doubled(picture: NDArray[np.float32], like: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(cv2.pyrUp(picture, dstsize=(like.shape[1], like.shape[0])), np.float32)
+
+
+# ---- the finished picture's mesh -------------------------------------------------------------------------------
+
+
+def trimmed(mesh: Points, image: Crop) -> Points:
+    """Return a mesh whose edge, from the eyes down, lies on skin: what is seen beside a jaw is not carried along.
+
+    The mesh model guesses a jaw where hair, an ear-ring or a turned cheek hides it.
+
+    Args:
+        mesh: float32 [468, 3], px of the image.
+        image: uint8 [S, S, 3], BGR, aligned.
+
+    Returns:
+        float32 [468, 3]; points near the edge move along, the face's middle stays.
+    """
+    size = image.shape[0]
+    oval, middle = mesh[list(FACE_OVAL), :2], mesh[NOSE_TIP, :2]
+    inwards = (middle - oval) / np.linalg.norm(middle - oval, axis=1, keepdims=True)
+    steps = np.arange(0, _MOST_TRIM * size, dtype=np.float32)
+    at = np.rint(oval[:, None] + inwards[:, None] * steps[None, :, None]).astype(int).clip(0, size - 1)
+    skin = _is_skin(mesh, image)[at[..., 1], at[..., 0]]
+    # The first stretch of skin that is no mere ear lobe.
+    windows = np.lib.stride_tricks.sliding_window_view(skin, max(1, round(_STRETCH * size)), axis=1)
+    stretch = np.asarray(windows.all(2), np.bool_)
+    pulled = np.where(stretch.any(1), stretch.argmax(1), 0).astype(np.float32)
+    pulled[oval[:, 1] < mesh[[33, 263], 1].max()] = 0
+    wide = np.maximum.reduce([pulled, np.roll(pulled, 1), np.roll(pulled, -1)])
+    pulled = np.maximum(pulled, (np.roll(wide, 1) + wide + np.roll(wide, -1)) / 3)
+    distance = np.linalg.norm(mesh[:, None, :2] - oval[None], axis=2)
+    nearest = distance.argmin(1)
+    share = np.exp(-((distance.min(1) / (_MOST_TRIM * size)) ** 2))[:, None]
+    result = mesh.copy()
+    result[:, :2] += (inwards * pulled[:, None])[nearest] * share
+    return result.astype(np.float32)
+
+
+def _is_skin(mesh: Points, image: Crop) -> NDArray[np.bool_]:
+    """Tell which pixels have about the colour that the skin nearby has: bool [S, S]; eyes, brows and lips count."""
+    size = image.shape[0]
+    lab, skin = _lab(image.astype(np.float32)), _skin(mesh, size)
+    away = lab - _smooth(lab, skin * _near_median(lab, skin), 0.04)
+    away = cv2.GaussianBlur(away, (0, 0), 0.002 * size) / np.array([2 * _EDGE, _EDGE, _EDGE], np.float32)
+    features = _hulls(mesh, _NOT_SKIN, 0.015, size) > 0
+    return np.asarray(((away**2).sum(2) < 1) | features, np.bool_)

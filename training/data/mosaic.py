@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data.join_parts import PARTS, Source, join
+from training.data.join_parts import PARTS, Source, join, trimmed
 from understudy.consent.check import synthetic_record
 from understudy.consent.trust_store import TrustError, TrustStore, trust_folder
 from understudy.vision.detect import FaceDetector
@@ -56,15 +56,12 @@ class Recipe:
         title: what people read.
         parts: file name of the face that gives each of `PARTS`.
         even: how much of the light's difference between left and right is taken away, 0 to 1.
-        heal: circles in which the skin's face is painted over from around (an earring, a curl): x, y, radius, each in
-            parts of the crop's side.
     """
 
     name: str
     title: str
     parts: Mapping[str, str]
     even: float = _EVEN
-    heal: tuple[tuple[float, float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +89,6 @@ def read_recipes(path: Path) -> list[Recipe]:
     for given in tomllib.loads(path.read_text(encoding="utf-8")).get("persona", []):
         values = dict(given)
         name, even = str(values.pop("name", "")), float(values.pop("even", _EVEN))
-        heal = tuple((float(x), float(y), float(radius)) for x, y, radius in values.pop("heal", ()))
         title = str(values.pop("title", name.title()))
         values = {"forehead": values.get("skin"), "brows": values.get("eyes"), **values}
         if not name or set(values) != set(PARTS):
@@ -105,7 +101,7 @@ def read_recipes(path: Path) -> list[Recipe]:
                 f"{path}: persona '{name}' must be made of at least {LEAST_SOURCES} faces, "
                 f"but is made of {len(set(values.values()))}. Name others."
             )
-        recipes.append(Recipe(name, title, {part: str(values[part]) for part in PARTS}, even, heal))
+        recipes.append(Recipe(name, title, {part: str(values[part]) for part in PARTS}, even))
     return recipes
 
 
@@ -129,13 +125,14 @@ class MosaicMaker:
                 one of its sources (`check_likeness`).
         """
         sources = {file: self._read(self._faces / file) for file in sorted(set(recipe.parts.values()))}
-        image = join({part: sources[file] for part, file in recipe.parts.items()}, self._size, recipe.even, recipe.heal)
+        image = join({part: sources[file] for part, file in recipe.parts.items()}, self._size, recipe.even)
         margin = self._size // 4  # the detector wants some air around a face
         framed = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), mode="reflect")
         made = self._source(framed, f"the mosaic '{recipe.name}'")
         likeness = {file: round(float(made.identity @ source.identity), 3) for file, source in sources.items()}
         check_likeness(recipe.name, likeness)
-        return Mosaic(image, made.mesh - np.array([margin, margin, 0], np.float32), likeness)
+        mesh = made.mesh - np.array([margin, margin, 0], np.float32)
+        return Mosaic(image, trimmed(mesh, image), likeness)
 
     def _read(self, path: Path) -> Source:
         image = cv2.imread(str(path))
@@ -186,7 +183,6 @@ def write_persona(mosaic: Mosaic, recipe: Recipe, faces: Path, folder: Path, tru
         "name": recipe.name,
         "title": recipe.title,
         "even": recipe.even,
-        "heal": [list(circle) for circle in recipe.heal],
         "parts": dict(recipe.parts),
         "sources": {
             file: {"sha256": hashlib.sha256((faces / file).read_bytes()).hexdigest(), "sface": likeness}

@@ -11,7 +11,6 @@ A directory of flat arrays that are mapped, not read, so that a million pairs ne
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -26,10 +25,11 @@ from training.data.drivers import CANVAS_PX, CROP_PX, MARGIN_PX, DriverCrops, op
 from training.data.read_sources import file_digest
 from understudy.consent.check import check, read_record
 from understudy.consent.trust_store import TrustStore
+from understudy.jobs.atomic_file import write_json
 from understudy.vision.align import ALIGNMENT_VERSION
 from understudy.vision.reenact import ReferenceFace
 
-__all__ = ["CANVAS_PX", "COMMON", "CROP_PX", "MARGIN_PX", "PairedFaceset", "PairsError", "PairsIndex", "write_json"]
+__all__ = ["CANVAS_PX", "COMMON", "CROP_PX", "MARGIN_PX", "PairedFaceset", "PairsError", "PairsIndex"]
 
 # The decoder that paints the drivers themselves.
 COMMON = "common"
@@ -94,7 +94,7 @@ class PairedFaceset:
         (root / "stills").mkdir(exist_ok=True)
         digests = {file: file_digest(Path(file)) for file in dict(sources) if Path(file).is_file()}
         index = PairsIndex(len(sources), sources=sources, wanted=wanted, digests=digests)
-        write_json(root / "pairs.json", asdict(index))
+        write_json(root / "pairs.json", asdict(index), indent=1)
         return cls(root)
 
     def others(self) -> PairsError:
@@ -127,7 +127,7 @@ class PairedFaceset:
     def mark_done(self, name: str, rows: int) -> None:
         """Record that an array's first rows are written, after their bytes are."""
         self.index = replace(self.index, done={**self.index.done, name: rows})
-        write_json(self.root / "pairs.json", asdict(self.index))
+        write_json(self.root / "pairs.json", asdict(self.index), indent=1)
 
     def add_persona(self, name: str, stills: list[ReferenceFace], recipe: dict[str, Any]) -> None:
         """Record a persona's looks, the one to show first, and how they were made."""
@@ -136,7 +136,7 @@ class PairedFaceset:
             cv2.imwrite(f"{stem}.png", still.image)
             np.save(f"{stem}.npy", still.mesh)
         self.index = replace(self.index, personas={**self.index.personas, name: recipe})
-        write_json(self.root / "pairs.json", asdict(self.index))
+        write_json(self.root / "pairs.json", asdict(self.index), indent=1)
 
     def still(self, name: str) -> ReferenceFace:
         """Return the look that a persona is shown by."""
@@ -193,16 +193,6 @@ class PairedFaceset:
     def digest(self) -> str:
         """Return the SHA-256 of what the pairs were made from."""
         return hashlib.sha256(json.dumps(asdict(self.index), sort_keys=True).encode()).hexdigest()
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that a kill or a full disk leaves the old file or the new one, never half of one."""
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w") as file:
-        json.dump(value, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def split_by_file(files: Sequence[str], most: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

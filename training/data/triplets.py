@@ -35,7 +35,7 @@ from training.data.drivers import (
     open_crops,
 )
 from understudy.faceset.faceset import FacesetError
-from understudy.jobs.queue import write_json
+from understudy.jobs.atomic_file import write_json
 from understudy.swap.mesh_warp import Mask, ReferenceFace, ReferenceWarp
 from understudy.swap.one_shot import CONTROL_PX, cropped_light, soft_coverage
 from understudy.vision.face import Crop, Points

@@ -1,1 +1,1 @@
-"""How good a persona is: the figures, and the independent look that they rest on."""
+"""How good a swap is: what is measured, by whom, and how figures add up."""

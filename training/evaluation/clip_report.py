@@ -44,7 +44,24 @@ class ClipReport:
         pose_deg_ibug68: `pose_deg` by dlib's 68 points and a perspective fit.
         mouth_pct_ibug68: `mouth_pct` by dlib's 68 points.
         eyes_pct_ibug68: `eyes_pct` by dlib's 68 points.
+        recognised_as_persona: share of the looked-at frames that SFace holds for the persona (cosine >= 0.363).
+        recognised_as_driver: share of them that it holds for the driver in the source frame.
+        pose_motion_deg: how far the head's turn from its mean over the clip is off, each head from its own mean: a
+            changed face shape is no error.
+        mouth_motion_pct: how far the mouth's way from the face's own neutral (its mean over the clip) is off.
+        eyes_motion_pct: the same of the eyes.
+        mouth_followed: share of the driver's mouth movement that the swap follows over the clip: 1 moves alike, 0 is as
+            good as a frozen face (which has small errors in % on a calm clip).
+        eyes_followed: the same of the eyes.
+        background_jitter: movement from frame to frame that the swap adds outside the head (the oval grown twofold):
+            root mean square over what has contrast; mean.
+        background_jitter_ring: the same in the ring next to the face, where hair, neck and the wall by the jaw are.
+        self_ssim: of a self-swap (the persona is the clip's own first clear frame): SSIM to the source; mean.
+        self_delta_e: the same: CIE 1976 delta E, mean.
+        self_relit_delta_e: the same with the reference lit otherwise.
         bundle: digest of the bundle.
+        gallery: how many faces, the persona's included, the persona is retrieved from.
+        has_spectacles: whether the driver was said to wear spectacles: kept, they make anybody easier to recognise.
         series: per-frame values for plots, NaN where not measured; not part of the JSON.
     """
 
@@ -78,7 +95,21 @@ class ClipReport:
     pose_deg_ibug68: float
     mouth_pct_ibug68: float
     eyes_pct_ibug68: float
+    recognised_as_persona: float
+    recognised_as_driver: float
+    pose_motion_deg: float
+    mouth_motion_pct: float
+    eyes_motion_pct: float
+    mouth_followed: float
+    eyes_followed: float
+    background_jitter: float
+    background_jitter_ring: float
+    self_ssim: float
+    self_delta_e: float
+    self_relit_delta_e: float
     bundle: str = ""
+    gallery: int = 0
+    has_spectacles: bool = False
     series: Mapping[str, Sequence[float]] = field(default_factory=dict[str, Sequence[float]], repr=False, compare=False)
 
     def figures(self) -> dict[str, str | int | float | None]:

@@ -12,9 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.evaluation import metrics
+from training.evaluation.background import BackgroundMeter
 from training.evaluation.clip_report import ClipReport, mean, median
 from training.evaluation.metrics import IBUG68, MESH
+from training.evaluation.motion import MotionError, motion_error
 from training.evaluation.observer import Image, Observation, Observer
+from training.evaluation.self_swap import likeness
 from understudy.vision.align import crop_matrix, transform
 from understudy.vision.embedding import Embedding
 from understudy.vision.face import Points
@@ -59,7 +62,7 @@ class Driver:
 
 @dataclass(frozen=True, slots=True)
 class Gallery:
-    """Who a swapped face is compared with: every persona, then every driver.
+    """Who a swapped face is compared with: every persona, every driver, and strangers.
 
     Attributes:
         names: one a row.
@@ -114,6 +117,7 @@ class _Tally:
 
     values: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
     rigid: list[tuple[Points, Points]] = field(default_factory=list[tuple[Points, Points]])
+    meshes: dict[int, tuple[Points, Points]] = field(default_factory=dict[int, tuple[Points, Points]])
     faces: int = 0
     swapped: int = 0
 
@@ -126,15 +130,22 @@ class SwapMeter:
         observer: who looks, the same that watched.
         gallery: whom the swapped face is compared with.
         persona: the persona's name, one of the gallery's.
+        reference: which frame of the clip is the persona's own picture, so that the right answer is the clip (a
+            self-swap); None for any other persona.
     """
 
-    def __init__(self, driver: Driver, observer: Observer, gallery: Gallery, persona: str) -> None:
+    def __init__(
+        self, driver: Driver, observer: Observer, gallery: Gallery, persona: str, reference: int | None = None
+    ) -> None:
         self._driver = driver
         self._observer = observer
         self._gallery = gallery
         self._wanted = gallery.names.index(persona)
+        self._reference = reference
         self._tally = _Tally()
+        self._background = BackgroundMeter()
         self._crops: tuple[Image, Image] | None = None
+        self._before: tuple[Image, Image] | None = None
         self._index = 0
 
     def add(self, source: Image, swapped: Image, elapsed_ms: float) -> None:
@@ -159,13 +170,16 @@ class SwapMeter:
             observation = self._observer.observe(swapped, seen.region, bool(seen.embeddings))
             values |= {"judged": float(observation is not None)}
             if observation is not None:
+                self._tally.meshes[self._index - 1] = (seen.observation.mesh, observation.mesh)
                 points = np.stack([each.mesh[list(MESH.rigid), :2] for each in (seen.observation, observation)])
                 values |= _likeness(seen.observation, observation)
             if seen.embeddings:
                 values |= self._identity(swapped, seen) | _surroundings(source, swapped, seen)
             crops = _aligned(source, swapped, seen.observation.mesh)
             values |= self._flicker(crops, seen.observation.mesh)
-        self._crops = crops
+        if seen.embeddings and seen.observation is not None:
+            values |= self._unmoved(source, swapped, seen.observation.mesh)
+        self._crops, self._before = crops, (source, swapped)
         self._tally.rigid.append((points[0], points[1]))
         self._note(values)
 
@@ -185,6 +199,16 @@ class SwapMeter:
             "change_swapped": metrics.frame_change(swapped_before, crops[1], mask),
         }
 
+    def _unmoved(self, source: Image, swapped: Image, mesh: Points) -> dict[str, float]:
+        """Measure what should be as in the source: the surroundings' movement, and of a self-swap the face."""
+        values: dict[str, float] = {}
+        if self._before is not None:
+            added = self._background.measure(self._before, (source, swapped), mesh)
+            values |= {"background_jitter": added.outside_pct, "background_jitter_ring": added.ring_pct}
+        if self._reference is not None and self._index - 1 > self._reference:
+            values["self_ssim"], values["self_delta_e"] = likeness(source, swapped, mesh)
+        return values
+
     def _identity(self, swapped: Image, seen: SourceFrame) -> dict[str, float]:
         if seen.region is None:
             return {}
@@ -197,8 +221,11 @@ class SwapMeter:
             similar = [-np.inf if row is None else embedder.similarity(mine, row) for row in rows]
             to_driver = embedder.similarity(mine, seen.embeddings[embedder.name])
             values[f"identity_to_driver{suffix}"] = to_driver
+            values[f"recognised_as_driver{suffix}"] = float(to_driver >= 1 - embedder.same_person)
             if rows[self._wanted] is not None:
                 values[f"identity_to_persona{suffix}"] = similar[self._wanted]
+                is_persona = similar[self._wanted] >= 1 - embedder.same_person
+                values[f"recognised_as_persona{suffix}"] = float(is_persona)
                 values[f"retrieval_rank1{suffix}"] = float(metrics.rank_of(similar, self._wanted) == 1)
                 values[f"nearer_persona{suffix}"] = float(similar[self._wanted] > to_driver)
         return values
@@ -207,6 +234,19 @@ class SwapMeter:
         for name in {*self._tally.values, *values}:
             row = self._tally.values.setdefault(name, [_NAN] * (self._index - 1))
             row.append(values.get(name, _NAN))
+
+    def _note_motion(self) -> MotionError | None:
+        """Fill in what needs the whole clip: movements, each against its face's own neutral."""
+        meshes = self._tally.meshes
+        if not meshes:
+            return None
+        source, swapped = (np.stack([pair[i] for pair in meshes.values()]) for i in (0, 1))
+        error = motion_error(source, swapped)
+        for name in ("pose_deg", "mouth_pct", "eyes_pct"):
+            row = self._tally.values[name.replace("_", "_motion_")] = [_NAN] * self._index
+            for index, value in zip(meshes, getattr(error, name).tolist(), strict=True):
+                row[index] = value
+        return error
 
     def report(self, bundle: str = "") -> ClipReport:
         """Add the frames up.
@@ -217,9 +257,12 @@ class SwapMeter:
         tally = self._tally
         rows: dict[str, list[float]] = tally.values
         pairs = np.array(tally.rigid, np.float64).reshape(-1, 2, len(MESH.rigid), 2)
+        motion = self._note_motion()
         means = ("identity_to_persona", "identity_to_driver", "retrieval_rank1")
+        plain = ("recognised_as_persona", "recognised_as_driver", "self_ssim", "self_delta_e")
         figures: dict[str, Any] = {
             **{name + suffix: mean(rows.get(name + suffix, ())) for name in means for suffix in ("", "_dlib")},
+            **{name: mean(rows.get(name, ())) for name in (*plain, "background_jitter", "background_jitter_ring")},
             **{name: median(rows.get(name, ())) for name in _MEDIANS},
             **{name: median(np.abs(rows.get(name, ())).tolist()) for name in ("mouth_open_pct", "eyes_open_pct")},
         }
@@ -235,6 +278,10 @@ class SwapMeter:
             ms_p95=float(np.percentile(rows["ms"], 95)) if rows else _NAN,
             judged=mean(rows.get("judged", ())),
             nearer_persona_dlib=mean(rows.get("nearer_persona_dlib", ())),
+            mouth_followed=motion.mouth_followed if motion else _NAN,
+            eyes_followed=motion.eyes_followed if motion else _NAN,
+            self_relit_delta_e=_NAN,
+            gallery=sum(row is not None for row in self._gallery.embeddings["sface"]),
             bundle=bundle,
             series=rows,
             **figures,
@@ -244,6 +291,7 @@ class SwapMeter:
 _MEDIANS = (
     *("pose_deg", "expression_pct", "eyes_pct", "mouth_pct", "gaze_pct", "seam_delta_e", "seam_source_delta_e"),
     *("outside_psnr_db", "pose_deg_ibug68", "mouth_pct_ibug68", "eyes_pct_ibug68"),
+    *("pose_motion_deg", "mouth_motion_pct", "eyes_motion_pct"),
 )
 
 

@@ -63,7 +63,7 @@ IBUG68 = Landmarks(
 )
 
 
-def fit_similarity(source: Points, target: Points) -> tuple[float, Array, Array]:
+def fit_similarity(source: NDArray[np.floating], target: NDArray[np.floating]) -> tuple[float, Array, Array]:
     """Return scale, rotation and shift that bring source nearest to target (Umeyama 1991).
 
     Minimises sum |scale * rotation @ source_i + shift - target_i|^2 over proper rotations

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data.pairs import write_json
+from understudy.jobs.atomic_file import write_json
 
 _KEPT = 2
 

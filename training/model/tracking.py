@@ -8,9 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from training.data.pairs import write_json
 from training.model.config import DEFAULT, TrainingConfig
 from training.model.tracking_uri import log_dataset, use_tracking
+from understudy.jobs.atomic_file import write_json
 
 _ROOT = Path(__file__).resolve().parents[2]
 

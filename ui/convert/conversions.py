@@ -21,7 +21,8 @@ from ui.parts.job_card import Pace, words_for_eta
 from ui.parts.job_entry import job_command
 from ui.parts.uploads import Upload, keep_upload, safe_stem
 from ui.session.workspace import Workspace, discard, job_queue
-from understudy.jobs.queue import PROGRESS, ROOT, JobError, JobState, module_command, write_json
+from understudy.jobs.atomic_file import write_json
+from understudy.jobs.queue import PROGRESS, ROOT, JobError, JobState, module_command
 from understudy.media.batch import is_photo
 from understudy.media.encoding import QUALITY
 from understudy.media.guard import TRUSTED_LIMITS, UPLOAD_LIMITS, MediaError, check_first_bytes, read_upload_frames

@@ -10,6 +10,7 @@ _TITLES = {
     ModelSource.CHAMPION: "Champion",
     ModelSource.CHALLENGER: "Challenger",
     ModelSource.REMOTE: "Remote",
+    ModelSource.CANARY: "Remote canary",
 }
 _KEY = "model"
 

@@ -10,6 +10,7 @@ from streamlit_webrtc.component import WebRtcStreamerContext
 from ui.live.capture_panel import capture_buttons, shown_export
 from ui.live.controls import RELAY_NAMES, Camera, choose, chosen_camera, chosen_relay, has_microphone
 from ui.live.model_picker import pick_model
+from ui.live.outputs_panel import outputs_panel
 from ui.live.persona_picker import face_address
 from ui.live.stage import Scene, stage
 from ui.live.status import LOOK_EVERY_S, is_silent, is_streaming, show_status, stage_times
@@ -83,6 +84,7 @@ def _panel(shared: ServedModel, viewer: Viewer) -> ServedModel:
     viewer.offer(personas)
     shown_export()
     viewer.choose(choose(personas, shared.bundle.personas, model_sources().rivals(shared), viewer.faces()))
+    outputs_panel(viewer, chosen_camera().fps)
     stage_times(viewer)
     return shared
 

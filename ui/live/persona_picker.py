@@ -83,6 +83,8 @@ def _face(persona: PersonaInfo, suits: bool) -> dict[str, str]:
 @st.cache_data(max_entries=256, show_spinner=False)
 def _address(picture: str, stamp: int, size_px: int) -> str:
     image = cv2.imdecode(np.fromfile(picture, np.uint8), cv2.IMREAD_COLOR)
+    if image is None:  # half-written, or removed meanwhile
+        return ""
     scale = size_px / max(image.shape[:2])
     if scale < 1:
         image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)

@@ -12,7 +12,7 @@ from pipelines.gates import Gate, load_gates
 from ui.parts.chart import table
 from ui.parts.consent_badge import consent_status
 from ui.parts.figures import LABELS, figures_table, show_clips, show_gates
-from ui.parts.job_card import Pace, find_job, is_active, is_moving, plain, show_job
+from ui.parts.job_card import is_active, plain, watch_job
 from ui.parts.needs import show_missing
 from ui.parts.notes import noted_job, read_note
 from ui.parts.registry_view import (
@@ -26,9 +26,9 @@ from ui.parts.registry_view import (
 )
 from ui.parts.uploads import keep_upload
 from ui.session.own_personas import trust_store
-from ui.session.workspace import is_local_or_logged_in, job_queue
+from ui.session.workspace import is_local_or_logged_in
 from understudy.bundle.bundle import Bundle, BundleError, PersonaInfo
-from understudy.jobs.queue import Job, JobState
+from understudy.jobs.queue import JobState
 from understudy.media.guard import VIDEO_EXTENSIONS, MediaError
 
 _STALE_S = 30.0
@@ -51,11 +51,11 @@ def page() -> None:
     if not snapshot.versions:
         _nothing(snapshot)
         return
-    table, detail = st.columns([2, 3], gap="large")
-    with table:
+    versions_column, version_column = st.columns([2, 3], gap="large")
+    with versions_column:
         chosen = _choose(snapshot)
         _rollback(snapshot)
-    with detail:
+    with version_column:
         _version(snapshot, chosen)
 
 
@@ -166,7 +166,7 @@ def _promotion(snapshot: Snapshot, version: Version, can_promote: bool) -> None:
     folder = promotion_folder(version)
     job = noted_job(folder)
     if job is not None and (is_active(job) or job.state is JobState.FAILED):
-        _watch(job)
+        watch_job(job, lambda _: "Swapping the same clips with both, and measuring", registry_view().refresh)
     decision = version.decisions[0] if version.decisions else read_note(folder / "decision.json")
     if decision:
         show_gates(decision)
@@ -248,7 +248,7 @@ def _rollback(snapshot: Snapshot) -> None:
     past = [number for number in snapshot.history if champion is None or number != champion.version]
     job = noted_job(rollback_folder())
     if job is not None and (is_active(job) or job.state is JobState.FAILED):
-        _watch(job)
+        watch_job(job, lambda _: "Swapping the same clips with both, and measuring", registry_view().refresh)
     if champion is None or not past or is_active(job) or not is_local_or_logged_in():
         return
     with st.popover(f"Roll back to version {past[-1]}", icon=":material/undo:"):
@@ -256,20 +256,3 @@ def _rollback(snapshot: Snapshot) -> None:
         if st.button("Roll back", key="rollback", type="primary", icon=":material/undo:"):
             rollback_job(snapshot.name)
             st.rerun()
-
-
-def _watch(job: Job) -> None:
-    if is_moving(job):
-        job_queue().ensure_worker()
-        st.fragment(_show, run_every=2.0)(job.id)
-    else:
-        show_job(job, Pace())
-
-
-def _show(job_id: str) -> None:
-    job = find_job(job_id)
-    if job is None or not is_moving(job):
-        registry_view().refresh()
-        st.rerun()
-        return
-    show_job(job, Pace(None, "Swapping the same clips with both, and measuring"))

@@ -84,6 +84,30 @@ def show_job(job: Job, pace: Pace, title: str = "") -> None:
         st.progress(min(1.0, max(0.0, pace.share or 0.0)), text=pace.words or "Starting…")
 
 
+def watch_job(job: Job, words: Callable[[str], str], on_end: Callable[[], object]) -> None:
+    """Draw a job, every two seconds anew while it moves; at its end tell the page, and draw that anew.
+
+    Args:
+        job: what to watch.
+        words: what people read beside it while it moves, by its id.
+        on_end: called once, before the page is drawn.
+    """
+    if not is_moving(job):
+        show_job(job, Pace())
+        return
+    job_queue().ensure_worker()
+    st.fragment(_show_moving, run_every=2.0)(job.id, words, on_end)
+
+
+def _show_moving(job_id: str, words: Callable[[str], str], on_end: Callable[[], object]) -> None:
+    job = find_job(job_id)
+    if job is None or not is_moving(job):
+        on_end()
+        st.rerun()
+    else:
+        show_job(job, Pace(None, words(job_id)))
+
+
 def _buttons(job: Job) -> None:
     if job.state in (JobState.QUEUED, JobState.RUNNING):
         _button(job, "Pause", ":material/pause:", job_queue().pause)

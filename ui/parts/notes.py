@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ui.parts.job_card import find_job
-from understudy.jobs.queue import Job, write_json
+from understudy.jobs.atomic_file import write_json
+from understudy.jobs.queue import Job
 
 _JOB = "job.json"
 

@@ -16,8 +16,9 @@ from ui.parts.job_entry import job_command
 from ui.parts.notes import note_job
 from ui.session.settings import app_settings
 from ui.session.workspace import job_queue
+from understudy.jobs.atomic_file import write_json
 from understudy.jobs.command_line import sentence_for
-from understudy.jobs.queue import ROOT, Job, module_command, write_json
+from understudy.jobs.queue import ROOT, Job, module_command
 
 _FILE = "registry.json"
 _SNAPSHOT_LIMIT_S = 180.0

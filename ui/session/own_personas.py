@@ -26,7 +26,7 @@ from understudy.bundle.bundle import Bundle, PersonaInfo
 from understudy.consent.persona import Persona
 from understudy.consent.record import ConsentError
 from understudy.consent.trust_store import Trust, TrustError, TrustStore
-from understudy.jobs.queue import write_json
+from understudy.jobs.atomic_file import write_json
 from understudy.swap.renderer import Renderer, open_renderer, photo_persona
 
 NOTE = "persona.json"

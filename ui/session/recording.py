@@ -59,7 +59,8 @@ class Recording:
     """Writes what leaves a pipeline to a file, on a thread of its own.
 
     `write` and `hear` may be called by any one thread each and never wait: what the encoder cannot take is dropped
-    and counted. A viewer's own camera is never written: a card stands in its place.
+    and counted. The bare camera is never written: a card stands in its place. A
+    side-by-side view is written as it is shown, the camera's half included.
     """
 
     def __init__(self, path: Path, has_sound: bool) -> None:

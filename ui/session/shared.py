@@ -1,6 +1,7 @@
 """What the pages share: the bundle, its model and the viewers. Loaded once per server, warmed when a page opens."""
 
 import gc
+import secrets
 import sys
 import threading
 from contextlib import suppress
@@ -78,7 +79,8 @@ def _leave(viewer: Viewer) -> None:
 def this_viewer() -> Viewer:
     """This page's viewer; Streamlit frees it as soon as the page is closed or loses its connection."""
     consent_timer()
-    source = model_sources().default
+    # The same browser is shown the same model, whichever page it opens.
+    source = model_sources().default_for(st.context.cookies.get("_streamlit_xsrf") or secrets.token_hex(8))
     shared = model_sources().served(source)
     personas = shared.bundle.personas
     consent = ConsentChecker(TrustStore(app_settings().trust))

@@ -23,6 +23,7 @@ from liveframe.pipeline import FramePipeline
 from ui.session.choices import Choices, SideBySideView, applying, compose_model
 from ui.session.consent_timer import ConsentChecker
 from ui.session.model_sources import ServedModel
+from ui.session.outputs import Outputs
 from ui.session.recording import Recording, Sound
 from ui.session.stream import Stream
 from understudy.bundle.bundle import PersonaInfo
@@ -48,6 +49,7 @@ class Viewer:
         token: an unguessable name by which a WebSocket finds this viewer.
         served: what plays now; None where the viewer was given a bare model.
         is_covered: whether the viewer covers themselves (`cover`).
+        outputs: where else the pictures go.
         has_place: whether this stream took one of the server's places.
         wanted: the source (`ui.session.model_sources.ModelSource`) that this viewer wants to be played by.
     """
@@ -71,6 +73,7 @@ class Viewer:
             personas: who may be chosen, with their records.
             may_stream: takes one of the server's places for this viewer's stream; False where none is free.
         """
+        self.outputs = Outputs(lambda: self._newest)
         self._may_stream = may_stream
         self.has_place = False
         self.token = secrets.token_urlsafe(24)
@@ -182,13 +185,22 @@ class Viewer:
         rival = self._choices.beside.served
         others = rival.bundle.personas if rival is not None else ()
         # Who is chosen is not always who is to be seen: where a persona cannot be loaded, the one before it plays on.
-        seen = [name for name in self._seen if name not in {info.name for info in others}]
+        playing = self._playing()
+        seen = [name for name in playing if name not in {info.name for info in others}]
         names = tuple(dict.fromkeys((*self._choices.personas, *seen)))
         strangers = [name for name in names if name not in self._personas]
         if strangers:
             return f"There is no consent record of {', '.join(strangers)} any more. Pick another persona."
-        left = [info for info in others if info.name in (*self._choices.personas, *self._seen)] or others[:1]
+        left = [info for info in others if info.name in (*self._choices.personas, *playing)] or others[:1]
         return consent.problem((*self.infos(names), *left), use)
+
+    def _playing(self) -> tuple[str, ...]:
+        """Who was to be seen last, and who is painted into the next frame, whatever was chosen."""
+        session = self.pipeline.session
+        sides = (session.left, session.right) if isinstance(session, SideBySideSession) else (session,)
+        settings = [side.settings for side in sides if isinstance(side, SwapSession)]
+        names = [name for each in settings for name in (each.persona, *each.persona_by_track.values())]
+        return tuple(dict.fromkeys((*self._seen, *names)))
 
     # ------------------------------------------------------------------ who plays
 
@@ -381,6 +393,7 @@ class Viewer:
         stream = self._stream
         if stream is not None:
             stream.close()
+        self.outputs.close()
         self.pipeline.close(timeout_s=0.0)
         self._newest = None
         self.drop_recording()

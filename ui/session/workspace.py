@@ -66,6 +66,11 @@ def this_workspace() -> Workspace:
     return _visitor()
 
 
+def is_local() -> bool:
+    """Whether whoever looks at the page sits at the app's own machine."""
+    return is_operator(st.context.headers, str(st.get_option("server.address") or ""))
+
+
 def is_local_or_logged_in() -> bool:
     """Whether whoever looks at the page is known: logged in, or at the app's own machine."""
     is_logged_in = bool(st.user.get("is_logged_in"))

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import streamlit as st
 
 from ui.parts.figures import figures_table, show_clips, show_gates
-from ui.parts.job_card import Pace, find_job, is_active, is_moving, show_job
+from ui.parts.job_card import is_active, watch_job
 from ui.parts.job_entry import job_command
 from ui.parts.notes import note_job, noted_job, read_note
 from ui.parts.registry_view import promote_job, promotion_folder, registry_view
@@ -17,7 +17,8 @@ from ui.session.workspace import is_local_or_logged_in, job_queue
 from ui.studio.faces_panel import clips_of
 from ui.studio.training_runs import MODEL, Run
 from understudy.bundle.bundle import Bundle, BundleError
-from understudy.jobs.queue import Job, JobState, module_command, write_json
+from understudy.jobs.atomic_file import write_json
+from understudy.jobs.queue import Job, JobState, module_command
 from understudy.media.guard import VIDEO_EXTENSIONS, MediaError
 
 _FRAMES = "150"
@@ -52,7 +53,7 @@ def compare_panel(persona: ShelfPersona, run: Run) -> None:
         _promote_button(run, held_out, is_busy, is_first)
     for job in (evaluation, promotion):
         if job is not None and (is_active(job) or job.state is not JobState.DONE):
-            _watch(job)
+            watch_job(job, _doing, registry_view().refresh)
     _results(run, promotion)
 
 
@@ -151,21 +152,8 @@ def _digest(run: Run) -> str:
     return _digest_of(str(manifest), manifest.stat().st_mtime_ns)
 
 
-def _watch(job: Job) -> None:
-    if is_moving(job):
-        job_queue().ensure_worker()
-        st.fragment(_show, run_every=2.0)(job.id)
-    else:
-        show_job(job, Pace())
-
-
-def _show(job_id: str) -> None:
-    job = find_job(job_id)
-    if job is None or not is_moving(job):
-        registry_view().refresh()
-        st.rerun()
-        return
-    show_job(job, Pace(None, _last_line(job_queue().log_tail(job_id)) or "Starting"))
+def _doing(job_id: str) -> str:
+    return _last_line(job_queue().log_tail(job_id)) or "Starting"
 
 
 def _last_line(log: str) -> str:

@@ -18,7 +18,7 @@ from ui.studio.persona_maker import shelve
 from ui.studio.photo import PersonaPhoto, face_finder
 from understudy.consent.check import ConsentRecord, hash_files, synthetic_record
 from understudy.consent.trust_store import TrustStore
-from understudy.jobs.queue import write_json
+from understudy.jobs.atomic_file import write_json
 from understudy.media.guard import IMAGE_EXTENSIONS, MediaError, read_upload_image
 from understudy.vision.embedding import SFaceEmbedder
 from understudy.vision.face import AlignedFace

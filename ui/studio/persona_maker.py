@@ -27,7 +27,7 @@ from understudy.consent.check import (
     write_record,
 )
 from understudy.consent.trust_store import TrustStore
-from understudy.jobs.queue import write_json
+from understudy.jobs.atomic_file import write_json
 
 _THUMBNAIL_PX = 192
 

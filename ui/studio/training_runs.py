@@ -15,7 +15,8 @@ from ui.parts.notes import read_note
 from ui.session.own_personas import ShelfPersona
 from ui.session.settings import app_settings
 from ui.session.workspace import job_queue
-from understudy.jobs.queue import ROOT, JobState, module_command, write_json
+from understudy.jobs.atomic_file import write_json
+from understudy.jobs.queue import ROOT, JobState, module_command
 
 MODEL = "understudy"
 _NOTE = "run.json"

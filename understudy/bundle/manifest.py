@@ -6,7 +6,6 @@ Schema 2 holds a one-shot swap: one mixing network, and for each persona its ref
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 from liveframe.errors import ModelError
+from understudy.jobs.atomic_file import write_whole
 
 FACTORY = "understudy.swap"
 ONE_SHOT = "understudy.one_shot"
@@ -238,7 +238,8 @@ def write_manifest(
     }
     text = (json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
     parse_manifest(text)
-    return _write_atomically(directory / MANIFEST, text)
+    write_whole(directory / MANIFEST, text)
+    return directory / MANIFEST
 
 
 def _more_references(directory: Path, name: str) -> list[dict[str, str]]:
@@ -248,16 +249,6 @@ def _more_references(directory: Path, name: str) -> list[dict[str, str]]:
 
 def _hash_file(path: Path) -> dict[str, Any]:
     return {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "bytes": path.stat().st_size}
-
-
-def _write_atomically(path: Path, text: bytes) -> Path:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    return path
 
 
 def _mapping(value: object, what: str) -> Mapping[str, Any]:

@@ -31,6 +31,7 @@ from understudy.consent.record import (
     sign,
 )
 from understudy.consent.trust_store import KINDS, Trust, TrustError, TrustStore, public_bytes, trust_folder
+from understudy.jobs.atomic_file import write_json
 
 __all__ = [
     "USES",
@@ -124,9 +125,7 @@ def read_record(path: Path) -> ConsentRecord:
 
 def write_record(path: Path, record: ConsentRecord) -> None:
     """Write a `consent.json`; whole or not at all."""
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(json.dumps(record.to_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_json(path, record.to_json(), indent=2)
 
 
 def check(

@@ -25,6 +25,7 @@ from understudy.faceset.faceset import (
     read_info,
     read_sources,
 )
+from understudy.jobs.atomic_file import write_whole
 
 _LOCK = ".lock"
 
@@ -234,10 +235,7 @@ def _append(path: Path, lines: Sequence[str]) -> None:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(content)
-    _to_disk(part)
-    part.replace(path)
+    write_whole(path, content)
     _to_disk(path.parent)
 
 

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from liveframe.errors import LiveframeError
+from understudy.jobs.atomic_file import write_json
 from understudy.jobs.lock import LockedError, exclusive
 
 PROGRESS = "{progress}"
@@ -250,13 +251,3 @@ class JobQueue:
 
     def _write(self, job: Job) -> None:
         write_json(self._path(job.id), asdict(job))
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON so that readers see the old or the new file, whole, whatever happens."""
-    writing = path.with_name(f"{path.name}.{os.getpid()}.writing")
-    with writing.open("w") as file:
-        json.dump(dict(content), file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(writing, path)

@@ -280,7 +280,7 @@ def _ask_child(
     The child is not believed: sizes are checked again before memory is taken for them.
     """
     kind = check_first_bytes(path, limits)
-    request = {"path": str(path.resolve()), "kind": kind, "task": task, "limits": asdict(limits), "from_s": from_s}
+    request = {"path": str(path.resolve()), "kind": kind, "task": task, "from_s": from_s, "limits": asdict(limits)}
     process = _start_child(json.dumps(request).encode())
     budget = _Budget(process, limits.max_wait_s)
     assert process.stdout is not None

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from understudy.jobs.atomic_file import write_json, write_whole
 from understudy.media.clip_gate import FrameOutcome
 
 SCHEMA = 2
@@ -111,7 +112,7 @@ class PartialClip:
             shutil.rmtree(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
         if not plan_file.is_file():
-            _write_atomically(plan_file, plan)
+            write_whole(plan_file, plan.encode())
         while self._tally_path(len(self._tallies)).is_file() and self.segment_path(len(self._tallies)).is_file():
             stored = json.loads(self._tally_path(len(self._tallies)).read_text())
             self._tallies.append(FrameCounts(**stored["tally"]))
@@ -140,7 +141,7 @@ class PartialClip:
         """Count the next segment, which is written, as finished."""
         scenes = merged(scenes)
         note = {"tally": asdict(tally), "scenes": [asdict(scene) for scene in scenes]}
-        _write_atomically(self._tally_path(len(self._tallies)), json.dumps(note))
+        write_json(self._tally_path(len(self._tallies)), note)
         self._tallies.append(tally)
         self._scenes += scenes
 
@@ -158,12 +159,3 @@ def beside(target: Path, suffix: str) -> Path:
     if len(os.fsencode(name)) > _LONGEST_NAME_BYTES:
         name = f"{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:32]}{suffix}"
     return target.with_name(name)
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    writing = path.with_suffix(path.suffix + ".writing")
-    with writing.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(writing, path)

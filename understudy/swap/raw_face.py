@@ -8,7 +8,7 @@ from liveframe.frame import Box, Image
 from understudy.vision.detect import FaceDetector
 from understudy.vision.embedding import SFaceEmbedder
 from understudy.vision.face import Face
-from understudy.vision.roll import UPRIGHT_SCORE, RollCheck
+from understudy.vision.roll import FACE_SCORE, UPRIGHT_SCORE, RollCheck
 
 RAW_SIMILARITY = 0.6
 """SFace's cosine between a camera's face and what is shown in its place, from which it counts as shown.
@@ -61,8 +61,8 @@ class RawFaceInspector:
         if float((face.box[2:] - face.box[:2]).max()) < _SMALL_SIDE:
             return _difference(camera, shown, face.box) < _UNTOUCHED
         upright = face if face.score >= UPRIGHT_SCORE else self._roll.upright(camera, face)
-        if upright is None:
-            return _difference(camera, shown, face.box) < _UNTOUCHED
+        if upright is None or upright.score < FACE_SCORE:
+            return False  # no face after all
         embedder = self._embedder = self._embedder or SFaceEmbedder()
         one, other = (embedder.embed(image, upright) for image in (camera, shown))
         return embedder.similarity(one, other) > RAW_SIMILARITY

@@ -21,6 +21,9 @@ from understudy.vision.face import Face, Matrix, Points
 UPRIGHT_SCORE = 0.92
 """From this score on a detected face is upright: one that is turned by more than 45 degrees is scored 0.9 at most."""
 
+FACE_SCORE = 0.82
+"""Below this score of `upright` a detection may be anything: a fold of cloth got 0.74, most faces get 0.9."""
+
 _SIDE = 96  # of the small pictures, px
 _SHARE = 0.7  # of their side is the face's
 _TURNS = 8  # with four, one face in seven between two of them is missed

@@ -13,7 +13,7 @@ from understudy.vision.detect import FaceDetector
 from understudy.vision.face import Face, Points
 from understudy.vision.mesh import FaceMesh, mesh_box
 from understudy.vision.one_euro import MeshSmoother
-from understudy.vision.roll import UPRIGHT_SCORE, RollCheck, five_points
+from understudy.vision.roll import FACE_SCORE, UPRIGHT_SCORE, RollCheck, five_points
 from understudy.vision.scene_change import Change, SceneWatch
 
 Box = NDArray[np.float32]
@@ -262,7 +262,11 @@ class FaceTracker:
             self._turn = (self._turn + 1) % 3
             turns = (0, 1, 2) if change is Change.CUT else (self._turn,)
             turned = self._roll.turned_faces(image, self._settings.min_score, turns)
-            found += [face for face in turned if not any(_is_same(face.box, other.box) for other in found)]
+            turned = [face for face in turned if not any(_is_same(face.box, other.box) for other in found)]
+            known = [track.fit.box for track in self._tracks]
+            found += [
+                face for face in turned if any(_is_same(face.box, box) for box in known) or self._is_turned(image, face)
+            ]
         self._stages_ms["detect"] += (time.perf_counter() - start_s) * 1e3
         self._scene.mark()
         self._since_detection = 0
@@ -270,6 +274,11 @@ class FaceTracker:
         new = self._confirm(found)
         for face in new:
             self._start(image, face, now_s)
+
+    def _is_turned(self, image: NDArray[np.uint8], face: Face) -> bool:
+        """Whether what was found in the turned picture is a face: folds and shadows look like one there."""
+        upright = self._roll.upright(image, face)
+        return upright is not None and upright.score >= FACE_SCORE
 
     def _confirm(self, found: Sequence[Face]) -> list[Face]:
         """Pair tracks with detections, nearest first; count a miss for the rest; give the faces left to explain."""
