@@ -29,6 +29,7 @@ from liveframe.remote.picture import Encoding
 from liveframe.remote.wire import MEDIA_TYPE, encode_batch
 from serving.server.settings import ServerSettings
 from understudy.bundle.bundle import Bundle, default_bundle
+from understudy.swap.served import crop_model
 
 BATCHES = (1, 2, 4, 8, 16)
 VIEWERS = (10, 1_000, 100_000)
@@ -39,7 +40,7 @@ SHARES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0, 1.1, 1.2
 def measure_calls(bundle: Bundle, rounds: int) -> dict[int, dict[int, float]]:
     """Time the bare model: threads -> batch -> median seconds of a call."""
     name = bundle.personas[0].name
-    models = {threads: bundle.swap_model(name, threads) for threads in (1, 2)}
+    models = {threads: crop_model(bundle, name, threads) for threads in (1, 2)}
     times: dict[tuple[int, int], list[float]] = {}
     for _ in range(rounds):
         for threads, model in models.items():
@@ -209,7 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     bundle = Bundle.load(options.bundle)
     scaler = Autoscaler(price_per_hour=options.price_per_hour)
     calls = measure_calls(bundle, options.rounds)
-    check = validate(options.bundle, bundle.swap_model(bundle.personas[0].name), calls[1], options.seconds)
+    check = validate(options.bundle, crop_model(bundle, bundle.personas[0].name), calls[1], options.seconds)
     days = plan(check["service"], scaler)
     if options.write:
         write_docs(options.write, report(calls, check, days, scaler), days)

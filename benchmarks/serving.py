@@ -36,6 +36,7 @@ from liveframe.remote.wire import MEDIA_TYPE, batch_from_json, batch_to_json, en
 from serving.vertex.client import RemoteModel, RemoteSettings
 from understudy.bundle.bundle import Bundle, default_bundle
 from understudy.swap.renderer import Renderer
+from understudy.swap.served import crop_model
 from understudy.swap.swapper import FaceSwapper
 
 Batch = NDArray[np.uint8]
@@ -135,7 +136,7 @@ def measure_order(url: str, bundle: Bundle, seconds: float, rate_hz: float, dead
         What the stream showed (`remote_path.Stream`), and how many of the others' requests were refused.
     """
     name = bundle.personas[0].name
-    model = bundle.swap_model(name)
+    model = crop_model(bundle, name)
     body = encode_batch(smooth_crops(model.spec.input_shape, 1), Encoding.JPEG)
     request = http_request(f"{url}/predict", body, f"{MEDIA_TYPE}; deadline-ms={deadline_ms:.0f}")
     policy = RemotePolicy(deadline_s=deadline_ms / 1e3)
@@ -157,7 +158,7 @@ def measure_path(url: str, bundle: Bundle, seconds: float, rounds: int, delay_s:
     """
     name = bundle.personas[0].name
     pictures = frames(None, *SIZE, PICTURES)
-    local = bundle.swap_model(name)
+    local = crop_model(bundle, name)
     embedded = FaceSwapper(bundle)
     with delayed(url, delay_s / 2) as far:
         remote = RemoteModel(RemoteSettings(f"{far}/predict"), local, name)
@@ -267,7 +268,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--sdk", action="store_true", help="start the SDK's own entry point instead of ours")
     options = parser.parse_args(arguments)
     bundle = Bundle.load(options.bundle)
-    model = bundle.swap_model(bundle.personas[0].name)
+    model = crop_model(bundle, bundle.personas[0].name)
     result: dict[str, object] = {"machine": machine(), "bundle": bundle.manifest.name, "crop": model.spec.input_shape}
     parts = options.parts.split(",")
     with serving(str(options.bundle.resolve()), SDK_SERVER if options.sdk else OUR_SERVER) as url:

@@ -30,6 +30,7 @@ from training.model.checkpoint import CheckpointError
 from training.model.config import ConfigError, load_config
 from understudy.bundle.bundle import Bundle, BundleError, write_manifest
 from understudy.bundle.manifest import MIXER, ONE_SHOT
+from understudy.swap.served import ServedOneShot
 
 _OPSET = 17
 _CALIBRATION = 96
@@ -104,8 +105,8 @@ def export_one_shot(training: MixTraining, personas: Path | None, out: Path, *, 
             name=training.config.name,
             version=str(training.step),
             personas=titles,
-            input_shape=(128, 128, 3),
-            output_shape=(128, 128, 4),
+            input_shape=ServedOneShot.spec.input_shape,
+            output_shape=ServedOneShot.spec.output_shape,
             licence=_LICENCE,
             training=_facts(training),
             factory=ONE_SHOT,

@@ -19,7 +19,7 @@ from liveframe.model import BatchModel, FrameModel
 from understudy.bundle.archive import unpack
 from understudy.bundle.bundle import Bundle
 from understudy.bundle.manifest import FACTORY as SWAP
-from understudy.bundle.manifest import MANIFEST, MAX_MANIFEST_BYTES, BundleError
+from understudy.bundle.manifest import MANIFEST, MAX_MANIFEST_BYTES, ONE_SHOT, BundleError
 from understudy.bundle.pixelate import FACTORY as PIXELATE
 from understudy.bundle.pixelate import load_pixelate
 from understudy.consent.persona import Persona
@@ -105,9 +105,9 @@ def _open_swap(directory: Path, digest: str) -> ServableBundle:
         name=bundle.manifest.name,
         version=bundle.manifest.version,
         digest=digest,
-        factory=SWAP,
+        factory=bundle.manifest.factory,
         variants=names,
-        batch_model=bundle.swap_model,
+        batch_model=lambda name, threads: _crop_model(bundle, name, threads),
         frame_model=lambda name: _face_swapper(bundle, name),
         path=directory,
         check_use=lambda name, use, trust: _persona(bundle, name).check(use, trust),
@@ -118,6 +118,12 @@ def _open_swap(directory: Path, digest: str) -> ServableBundle:
 def _persona(bundle: Bundle, name: str) -> Persona:
     info = bundle.persona(name)
     return Persona.load(info.name, info.title, info.still, info.consent)
+
+
+def _crop_model(bundle: Bundle, name: str, threads: int) -> BatchModel:
+    from understudy.swap.served import crop_model  # brings the mesh's runtime
+
+    return crop_model(bundle, name, threads)
 
 
 def _face_swapper(bundle: Bundle, persona: str) -> FrameModel:
@@ -140,4 +146,8 @@ def _open_pixelate(directory: Path, digest: str) -> ServableBundle:
     )
 
 
-FACTORIES: Mapping[str, Callable[[Path, str], ServableBundle]] = {SWAP: _open_swap, PIXELATE: _open_pixelate}
+FACTORIES: Mapping[str, Callable[[Path, str], ServableBundle]] = {
+    SWAP: _open_swap,
+    ONE_SHOT: _open_swap,
+    PIXELATE: _open_pixelate,
+}

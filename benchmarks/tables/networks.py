@@ -23,6 +23,7 @@ from benchmarks.harness.moving_face import frames
 from benchmarks.harness.timing import Figures, Plan, Times, in_turn, ratio, rows, spreads
 from benchmarks.tables.runtimes import Call, Graphs, chain, installed, write_litert
 from understudy.bundle.bundle import Bundle
+from understudy.swap.served import crop_model
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = "shipped_"
@@ -134,7 +135,7 @@ def _memory_in_child(graphs: dict[str, tuple[int, Graphs]]) -> Figures:
 def _shipped(bundle: Bundle) -> dict[str, Call]:
     """Calls of the bundle's first persona, through the product's own code."""
     crop = faces(bundle.manifest.input_shape[0], 1)
-    models = {threads: bundle.swap_model(bundle.personas[0].name, threads) for threads in THREADS}
+    models = {threads: crop_model(bundle, bundle.personas[0].name, threads) for threads in THREADS}
     return {f"{SHIPPED}{n}_threads": lambda model=model: model.predict(crop) for n, model in models.items()}
 
 

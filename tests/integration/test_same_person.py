@@ -18,7 +18,7 @@ from understudy.consent.same_person import check_faceset
 from understudy.consent.trust_store import TrustStore
 from understudy.faceset.faceset import Faceset
 
-SHIPPED = sorted((Path(__file__).parents[2] / "bundles" / "default").glob("*/still.png"))[0]
+SHIPPED = sorted((Path(__file__).parents[2] / "bundles" / "default").glob("*/reference.png"))[0]
 
 
 def stranger() -> np.ndarray:

@@ -294,7 +294,9 @@ def test_bundle_of_an_unlisted_factory_is_refused(tmp_path: Path) -> None:
     write_pixelate_bundle(tmp_path)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     (tmp_path / "manifest.json").write_text(json.dumps({**manifest, "factory": "os.system"}))
-    with pytest.raises(BundleError, match=r"one of understudy\.swap, liveframe\.pixelate, but is 'os\.system'"):
+    with pytest.raises(
+        BundleError, match=r"one of understudy\.swap, understudy\.one_shot, liveframe\.pixelate, but is 'os\.system'"
+    ):
         Routine().load(str(tmp_path))
 
 

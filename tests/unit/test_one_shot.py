@@ -5,10 +5,11 @@ import pytest
 from understudy.swap.gaze import EYES, GazeWarp, eye_opening
 from understudy.swap.mesh_warp import ReferenceFace, ReferenceWarp
 from understudy.swap.one_shot import CONTROL_PX, DriverFace, OneShotRenderer, PaintOptions, Target, soft_coverage
-from understudy.swap.relight import LIGHT_GRID, quotient, saturation
+from understudy.swap.relight import LIGHT_GRID, Relight, quotient
 from understudy.swap.skin import skin_at_edge
 from understudy.vision.align import mean_mesh
 from understudy.vision.face import resized_mesh
+from understudy.vision.iris import EyePair
 from understudy.vision.mesh import INNER_MOUTH, LEFT_EYE
 
 SIZE = 256
@@ -110,8 +111,9 @@ def test_grey_camera_takes_colour_out_and_a_colourful_one_adds_none():
     ones = np.ones((CONTROL_PX, CONTROL_PX), np.float32)
     grey = np.full((CONTROL_PX, CONTROL_PX, 3), 100, np.uint8)
     coloured = np.full((CONTROL_PX, CONTROL_PX, 3), (60, 100, 140), np.uint8)
-    assert saturation(grey, coloured, ones) == 0
-    assert saturation(coloured, grey, ones) == 1
+    plain = np.ones((LIGHT_GRID, LIGHT_GRID, 3), np.float32)
+    assert Relight(grey, coloured).saturation(plain, ones) == 0
+    assert Relight(coloured, grey).saturation(plain, ones) == 1
 
 
 # ---- eyes -------------------------------------------------------------------------------------------------------
@@ -241,3 +243,18 @@ def test_hair_over_the_photos_temple_is_left_out_and_skin_is_not():
     shown = skin_at_edge(ReferenceFace(lock, MESH))
     x, y = (temple / 2 + [2, 0]).astype(int)
     assert shown[y, x] < 0.3 and shown[64, 64] > 0.95
+
+
+def test_lids_of_a_shut_eye_touch_and_those_of_an_open_one_stay():
+    along = np.linspace(0, 20, 9)
+    lower = np.stack([along, np.zeros(9)], axis=1)
+
+    def pair(opening):
+        upper = np.stack([along[1:8], np.full(7, -20 * opening)], axis=1)
+        lids = np.concatenate([lower, upper]).astype(np.float32)
+        return EyePair(np.zeros((2, 2), np.float32), np.stack([lids, lids]))
+
+    assert np.abs(pair(0.12).shut().lids[:, 9:, 1]).max() == 0
+    assert np.array_equal(pair(0.3).shut().lids, pair(0.3).lids)
+    half = pair(0.19).shut().lids[0, 9:, 1]
+    assert -20 * 0.19 < half.min() == half.max() < 0

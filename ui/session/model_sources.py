@@ -25,6 +25,7 @@ from ui.session.settings import AppSettings
 from understudy.bundle.bundle import Bundle
 from understudy.jobs.queue import ROOT, module_command
 from understudy.provenance.disclosure import read_disclosure
+from understudy.swap.served import crop_model
 from understudy.swap.swapper import FaceSwapper
 
 POLL_EVERY_S = 10.0
@@ -101,7 +102,7 @@ def remote_model(served: Served, embedded: Bundle, settings: AppSettings, title:
             )
         embedded = Bundle.load(fetch_bundle(served, settings.work / "served"))
     renderers = {
-        info.name: RemoteModel(served.settings, embedded.swap_model(info.name), info.name, embedded.digest)
+        info.name: RemoteModel(served.settings, crop_model(embedded, info.name), info.name, embedded.digest)
         for info in embedded.personas
     }
     overlays = read_disclosure(settings.trust).overlays(embedded.digest)

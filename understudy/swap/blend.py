@@ -1,12 +1,12 @@
 """Put a swapped face back into its frame: colour, mask, warp and blend, in the face's region only."""
 
 from dataclasses import dataclass
-from math import prod
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from understudy.swap.scratch import Scratch
 from understudy.vision.align import transform
 from understudy.vision.face import AlignedFace, Matrix, Points
 from understudy.vision.mesh import FACE_OVAL
@@ -59,7 +59,7 @@ class Blender:
     """Blends swaps into frames; keeps its scratch memory between frames. Not thread-safe: one per session."""
 
     def __init__(self) -> None:
-        self._memory: dict[str, NDArray[np.uint8]] = {}
+        self.scratch = Scratch()
 
     def blend(
         self,
@@ -96,7 +96,7 @@ class Blender:
     def _mask(self, swap: Swap, face: AlignedFace, settings: BlendSettings) -> Mask:
         """The network's mask, cut to the hull, resized, with a soft edge that stays inside it; 0 at the border."""
         size = swap.shape[0]
-        mask = cv2.extractChannel(swap, 3, self._scratch("mask", (size, size)))
+        mask = cv2.extractChannel(swap, 3, self.scratch.bytes("mask", (size, size)))
         if settings.use_hull:
             mesh = face.mesh[list(FACE_OVAL), :2] * np.float32(size / face.crop.shape[0])
             mask = cv2.bitwise_and(mask, self._hull(mesh, size), dst=mask)
@@ -113,7 +113,7 @@ class Blender:
         return np.asarray(mask, np.uint8)
 
     def _hull(self, oval: Points, size: int) -> Mask:
-        hull = self._scratch("hull", (size, size))
+        hull = self.scratch.bytes("hull", (size, size))
         hull.fill(0)
         corners = cv2.convexHull(np.round(oval).astype(np.int32))
         return np.asarray(cv2.fillConvexPoly(hull, corners, (255,)), np.uint8)
@@ -123,7 +123,7 @@ class Blender:
         gain, shift = _colour_gain(swap, mask, face.crop, settings.colour_match)
         table = np.zeros((1, 256, 4), np.uint8)
         table[0, :, :3] = np.clip(np.rint(_LEVELS * gain + shift), 0, 255)
-        coloured = cv2.LUT(swap, table, self._scratch("coloured", swap.shape))
+        coloured = cv2.LUT(swap, table, self.scratch.bytes("coloured", swap.shape))
         alpha = mask if settings.strength >= 1 else cv2.convertScaleAbs(mask, alpha=settings.strength)
         return np.asarray(cv2.insertChannel(alpha, coloured, 3), np.uint8)
 
@@ -140,25 +140,17 @@ class Blender:
         matrix[:, 2] += matrix[:, :2] @ (left, top)
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         warped = cv2.warpAffine(
-            swap, matrix, (width, height), self._scratch("warped", (height, width, 4)), flags, cv2.BORDER_CONSTANT
+            swap, matrix, (width, height), self.scratch.bytes("warped", (height, width, 4)), flags, cv2.BORDER_CONSTANT
         )
         shape = (height, width, 3)
-        face = cv2.cvtColor(warped, cv2.COLOR_BGRA2BGR, self._scratch("face", shape))
-        alpha = cv2.extractChannel(warped, 3, self._scratch("alpha", (height, width)))
-        weight = cv2.merge([alpha, alpha, alpha], self._scratch("weight", shape))
+        face = cv2.cvtColor(warped, cv2.COLOR_BGRA2BGR, self.scratch.bytes("face", shape))
+        alpha = cv2.extractChannel(warped, 3, self.scratch.bytes("alpha", (height, width)))
+        weight = cv2.merge([alpha, alpha, alpha], self.scratch.bytes("weight", shape))
         face = cv2.multiply(face, weight, face, 1 / 255)
         weight = cv2.bitwise_not(weight, weight)
         target = frame[top : top + height, left : left + width]
         rest = cv2.multiply(target, weight, weight, 1 / 255)
         cv2.add(face, rest, target)
-
-    def _scratch(self, name: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-        """Memory of that shape, kept between frames; its content is undefined."""
-        size = prod(shape)
-        kept = self._memory.get(name)
-        if kept is None or kept.size < size:
-            kept = self._memory[name] = np.empty(size * 5 // 4, np.uint8)
-        return kept[:size].reshape(shape)
 
 
 def _shrunk(swap: Swap, frame_to_swap: Matrix) -> tuple[Swap, Matrix]:

@@ -13,8 +13,8 @@ from understudy.swap.shape import FaceShapeModel, Identity, RunningIdentity, sha
 from understudy.vision.face import Face, Points
 from understudy.vision.iris import EyePair, IrisModel, eye_pair, eye_patches
 
-# Eyes whose picture changed by less, levels, rest: the camera's noise makes as much.
-_CHANGED = 2.5
+# Eyes whose picture changed by less, levels, rest: the camera's noise and the mesh's make as much.
+_CHANGED = 2.0
 
 
 class Driver(NamedTuple):
@@ -31,12 +31,6 @@ class Driver(NamedTuple):
     identity: Identity
     confidence: float
     eyes: EyePair
-
-    @property
-    def mesh(self) -> Points:
-        """The mesh with the finer lids: float32 [468, 3], frame px."""
-        assert self.face.mesh is not None
-        return self.eyes.on(self.face.mesh)
 
 
 class _Eyes:
@@ -56,18 +50,24 @@ class _Eyes:
         patches = eye_patches(image, mesh)
         if not self._points:
             self._points = [self._model.fit(patch) for patch in patches]
-            self._seen = [patch.picture for patch in patches]
+            self._seen = [_coarse(patch.picture) for patch in patches]
             return eye_pair(patches, self._points)
-        changes = [cv2.norm(p.picture, seen, cv2.NORM_L1) for p, seen in zip(patches, self._seen, strict=True)]
+        pictures = [_coarse(patch.picture) for patch in patches]
+        changes = [cv2.norm(new, seen, cv2.NORM_L1) / new.size for new, seen in zip(pictures, self._seen, strict=True)]
         which = int(changes[1] > changes[0])
-        if changes[which] > _CHANGED * patches[which].picture.size:
+        if changes[which] > _CHANGED:
             new = self._model.fit(patches[which])
             step = new - self._points[which]
-            self._points[which], self._seen[which] = new, patches[which].picture
-            if changes[1 - which] > _CHANGED * patches[which].picture.size:
+            self._points[which], self._seen[which] = new, pictures[which]
+            if changes[1 - which] > _CHANGED:
                 # Patches are mirrored images of each other: what goes right in one goes left in the other.
                 self._points[1 - which] += step * np.array([-1, 1], np.float32)
         return eye_pair(patches, self._points)
+
+
+def _coarse(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a quarter of an eye's size: the camera's noise averages out, a lid or an iris that moves does not."""
+    return np.asarray(cv2.resize(picture, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 class DriverBook:

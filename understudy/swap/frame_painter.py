@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from understudy.swap.driver import Driver
 from understudy.swap.one_shot import CONTROL_PX, DriverFace, Target, enlarged_over
+from understudy.swap.scratch import Scratch
 from understudy.swap.shape import FIELD_GRID, NO_MAP, Field, Identity, bending, moved, shape_model
 from understudy.vision.align import align
 from understudy.vision.face import Face, Matrix, Points
+from understudy.vision.iris import EyePair
 
 # A field that moves nothing by more than this, px of the control crop, is none.
 _STILL_PX = 0.05
@@ -62,16 +64,16 @@ def prepare(image: NDArray[np.uint8], driver: Driver, wanted: Identity, shape: f
     face: Face = driver.face
     aligned = align(image, face, CONTROL_PX)
     to_crop = aligned.frame_to_crop
-    mesh, irises, crop, field = aligned.mesh, driver.eyes.irises, aligned.crop, None
-    eyes = driver.eyes.moved(to_crop)
-    mesh, irises = eyes.on(mesh), eyes.irises
+    mesh, eyes, crop, field = aligned.mesh, driver.eyes.moved(to_crop), aligned.crop, None
     if shape * driver.confidence > 0:
         change = shape_model().displacement(aligned.mesh, driver.identity, wanted)
         field = bending(aligned.mesh, change * np.float32(shape * driver.confidence), CONTROL_PX)
         if float(np.abs(field).max()) < _STILL_PX:
             field = None
         else:
-            mesh, irises = moved(mesh, field, CONTROL_PX), moved(irises, field, CONTROL_PX)
+            mesh = moved(mesh, field, CONTROL_PX)
+            lids = moved(eyes.lids.reshape(-1, 2), field, CONTROL_PX).reshape(eyes.lids.shape)
+            eyes = EyePair(moved(eyes.irises, field, CONTROL_PX), lids)
             crop = _bent(crop, field)
     to_frame = np.asarray(cv2.invertAffineTransform(to_crop.astype(np.float64)), np.float64)
     painted = _rectangle(mesh[:, :2], to_crop, to_frame, image.shape)
@@ -82,10 +84,12 @@ def prepare(image: NDArray[np.uint8], driver: Driver, wanted: Identity, shape: f
         whole = _rectangle(_CORNERS, to_crop, to_frame, image.shape)
         assert whole is not None  # the painted rectangle lies in it
         bent = Bent(*whole, np.asarray(field @ to_frame[:, :2].T.astype(np.float32), np.float32))
-    return Prepared(DriverFace(crop, mesh, irises), *painted, bent)
+    return Prepared(DriverFace(crop, mesh, eyes), *painted, bent)
 
 
-def lay_over(frame: NDArray[np.uint8], prepared: Prepared, painted: NDArray[np.uint8], strength: float) -> float:
+def lay_over(
+    frame: NDArray[np.uint8], prepared: Prepared, painted: NDArray[np.uint8], strength: float, scratch: Scratch
+) -> float:
     """Put a painted face into a frame.
 
     Args:
@@ -98,17 +102,21 @@ def lay_over(frame: NDArray[np.uint8], prepared: Prepared, painted: NDArray[np.u
         The share of the rectangle that the persona hides, 0 to 1.
     """
     if prepared.bent is not None:
-        _bend(frame, prepared.bent, strength)
+        _bend(frame, prepared.bent, strength, scratch)
     target, left, top = prepared.target, prepared.left, prepared.top
     part = frame[top : top + target.height, left : left + target.width]
     painted = painted[: part.shape[0], : part.shape[1]]
-    opacity = cv2.extractChannel(painted, 3)
-    hidden = cv2.countNonZero(cv2.threshold(opacity, _OPAQUE, 255, cv2.THRESH_BINARY)[1]) / opacity.size
+    flat, deep = part.shape[:2], part.shape
+    opacity = cv2.extractChannel(painted, 3, scratch.bytes("shown", flat))
+    opaque = cv2.threshold(opacity, _OPAQUE, 255, cv2.THRESH_BINARY, scratch.bytes("opaque", flat))[1]
+    hidden = cv2.countNonZero(opaque) / opacity.size
     if strength < 1:
-        opacity = cv2.convertScaleAbs(opacity, alpha=strength)
-    weight = cv2.merge([opacity, opacity, opacity])
-    face = cv2.multiply(cv2.cvtColor(painted, cv2.COLOR_BGRA2BGR), weight, scale=1 / 255)
-    rest = cv2.multiply(part, cv2.bitwise_not(weight, weight), scale=1 / 255)
+        opacity = cv2.convertScaleAbs(opacity, opacity, alpha=strength)
+    weight = cv2.merge([opacity, opacity, opacity], scratch.bytes("weight", deep))
+    face = cv2.cvtColor(painted, cv2.COLOR_BGRA2BGR, scratch.bytes("face", deep))
+    face = cv2.multiply(face, weight, face, 1 / 255)
+    weight = cv2.bitwise_not(weight, weight)
+    rest = cv2.multiply(part, weight, weight, 1 / 255)
     cv2.add(face, rest, part)
     return hidden
 
@@ -117,15 +125,18 @@ def lay_over(frame: NDArray[np.uint8], prepared: Prepared, painted: NDArray[np.u
 _OPAQUE = 178
 
 
-def _bend(frame: NDArray[np.uint8], bent: Bent, strength: float) -> None:
+def _bend(frame: NDArray[np.uint8], bent: Bent, strength: float, scratch: Scratch) -> None:
     """Bend a rectangle of a frame, in place; pixels that do not move stay bit for bit."""
     grid = bent.target.to_crop.astype(np.float64) * (FIELD_GRID / CONTROL_PX)
     grid[:, 2] += (FIELD_GRID / CONTROL_PX - 1) / 2
     width, height = bent.target.width, bent.target.height
     shift = bent.shift * np.float32(strength) if strength < 1 else bent.shift
-    at = _grid(width, height, bent.left, bent.top) - enlarged_over(shift, grid, bent.target, cv2.BORDER_CONSTANT)
+    at = enlarged_over(shift, grid, bent.target, scratch, cv2.BORDER_CONSTANT)
+    np.subtract(np.arange(bent.left, bent.left + width, dtype=np.float32), at[..., 0], out=at[..., 0])
+    np.subtract(np.arange(bent.top, bent.top + height, dtype=np.float32)[:, None], at[..., 1], out=at[..., 1])
     part = frame[bent.top : bent.top + height, bent.left : bent.left + width]
-    moved_part = cv2.remap(frame, at, NO_MAP, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    out = scratch.bytes("bent", (height, width, 3))
+    moved_part = cv2.remap(frame, at, NO_MAP, cv2.INTER_LINEAR, out, cv2.BORDER_REPLICATE)
     part[:] = moved_part[: part.shape[0], : part.shape[1]]
 
 

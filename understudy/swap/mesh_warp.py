@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from understudy.swap.scratch import Scratch
 from understudy.swap.shape import NO_MAP
 from understudy.vision.align import mean_mesh
 from understudy.vision.face import Points
@@ -93,25 +94,25 @@ class ReferenceWarp:
         y = x[:, None]
         return np.asarray(cv2.merge([xx * x + xy * y + x0, yx * x + yy * y + y0]), np.float32), covered
 
-    def sampled(self, positions: Map, scale: float) -> NDArray[np.uint8]:
+    def sampled(self, positions: Map, scale: float, scratch: Scratch | None = None) -> NDArray[np.uint8]:
         """Read the reference.
 
         Args:
-            positions: float32 [H, W, 2], px of the reference.
+            positions: float32 [H, W, 2], px of the reference; with a scratch, it may be written to.
             scale: how many px of the reference lie on one px of the result: chooses the level.
+            scratch: where the result lies; None: in memory of its own.
 
         Returns:
             uint8 [H, W, 4], BGR and where it may be shown; the border's colour goes on outside the picture.
         """
         index = int(np.clip(round(np.log2(max(scale, 1e-3))), 0, len(self.levels) - 1))
-        level = self.levels[index]
+        level, shape = self.levels[index], (*positions.shape[:2], 4)
         if index:
             shrink = np.float32(1 / (1 << index))
-            positions = positions * shrink
+            positions = np.multiply(positions, shrink, out=None if scratch is None else positions)
             positions += (shrink - 1) / 2
-        return np.asarray(
-            cv2.remap(level, positions, NO_MAP, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8
-        )
+        out = np.empty(shape, np.uint8) if scratch is None else scratch.bytes("sampled", shape)
+        return np.asarray(cv2.remap(level, positions, NO_MAP, cv2.INTER_LINEAR, out, cv2.BORDER_REPLICATE), np.uint8)
 
 
 _SMALL, _CLOSED = np.ones((3, 3), np.uint8), np.ones((5, 5), np.uint8)

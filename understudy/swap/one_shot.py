@@ -8,7 +8,6 @@ arXiv:1707.02880) it never paints, so it cannot blur, and hardly flickers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -18,9 +17,11 @@ from numpy.typing import NDArray
 
 from understudy.swap.gaze import GazeWarp, Irises, moved_irises
 from understudy.swap.mesh_warp import Map, Mask, ReferenceFace, ReferenceWarp, oval_area
-from understudy.swap.relight import LIGHT_GRID, Light, quotient, saturation
+from understudy.swap.relight import LIGHT_GRID, Light, Relight, quotient
+from understudy.swap.scratch import Scratch
 from understudy.swap.skin import skin_at_edge
 from understudy.vision.face import Matrix, Points
+from understudy.vision.iris import EyePair
 from understudy.vision.mesh import INNER_MOUTH, LEFT_EYE, OUTER_MOUTH, RIGHT_EYE
 
 # Side of the crop on which a swap is decided, px.
@@ -28,8 +29,12 @@ CONTROL_PX = 128
 # The mask ends so far inside the mesh's edge, and is so soft there, px of that crop.
 _EDGE_PX = 5
 _SOFT_PX = 1.5
+# What the network is nearly sure of is so: a tenth of the driver through all of the face is a tenth of his identity.
+_SURE = (0.2, 0.8)
 # The inner mouth's edge, share of the mouth's width.
 _LIP_SOFT = 0.02
+# A shut eye's lids with their folds: how much wider and taller than the open eye, and how soft the edge is.
+_SOCKET, _SOCKET_SOFT = (1.3, 1.9), 0.09
 # Less colour than this in the driver's picture is taken out of the persona, too.
 _COLOURFUL = 0.97
 
@@ -53,12 +58,17 @@ class DriverFace:
     Attributes:
         crop: uint8 [128, 128, 3], BGR, aligned (and bent to the persona's shape, where that is wanted).
         mesh: float32 [468, 3], px of the crop.
-        irises: float32 [2, 2], both irises' centres, px of the crop; None: eyes look as in the photo.
+        eyes: irises and lids, px of the crop; None: eyes look as in the photo, lids are the mesh's.
     """
 
     crop: NDArray[np.uint8]
     mesh: Points
-    irises: Irises | None = None
+    eyes: EyePair | None = None
+
+    @property
+    def lidded(self) -> Points:
+        """The mesh with the finer lids, shut where the driver's are: float32 [468, 3], px of the crop."""
+        return self.mesh if self.eyes is None else self.eyes.shut().on(self.mesh)
 
 
 class Target(NamedTuple):
@@ -89,6 +99,24 @@ class PaintOptions:
     keep_occluders: bool = True
 
 
+class Decision(NamedTuple):
+    """How a face is painted.
+
+    Attributes:
+        positions: float32 [128, 128, 2], where each pixel of the crop comes from, px of the reference.
+        scale: px of the reference a px of the crop.
+        opacity: float32 [128, 128], 0 to 1.
+        light: float32 [32, 32, 3], by what the reference is multiplied.
+        colour: how much of its colour it keeps, 0 to 1.
+    """
+
+    positions: Map
+    scale: float
+    opacity: NDArray[np.float32]
+    light: Light
+    colour: float
+
+
 class OneShotRenderer:
     """Paints one persona. Read-only, and so thread-safe as its mixer is.
 
@@ -107,77 +135,118 @@ class OneShotRenderer:
         self._gaze = None if irises is None else GazeWarp(reference.mesh, irises)
         self._area = oval_area(reference.mesh)
 
-    def paint(self, driver: DriverFace, target: Target, options: PaintOptions | None = None) -> NDArray[np.uint8]:
+    def paint(
+        self,
+        driver: DriverFace,
+        target: Target,
+        options: PaintOptions | None = None,
+        scratch: Scratch | None = None,
+    ) -> NDArray[np.uint8]:
         """Paint the persona onto a driver's face.
 
         Args:
             driver: the face.
             target: where.
             options: what of the driver stays.
+            scratch: memory to work in; the result lies in it, until it is worked in again. None: memory of its own.
 
         Returns:
             uint8 [height, width, 4], BGR and opacity.
         """
         chosen = options or PaintOptions()
-        positions, covered = self._warp.map(driver.mesh)
+        return self.paint_as(self.decide(driver, chosen), driver, target, chosen, scratch)
+
+    def decide(self, driver: DriverFace, options: PaintOptions) -> Decision:
+        """Decide how a face is painted, whatever its size: the half of `paint` that needs the network."""
+        positions, covered = self._warp.map(driver.lidded)
         scale = float(np.sqrt(self._area / oval_area(driver.mesh)))  # reference px a crop px
         warped = cv2.cvtColor(self._warp.sampled(positions, scale), cv2.COLOR_BGRA2BGR)
         warped = np.asarray(cv2.bitwise_and(warped, warped, mask=covered), np.uint8)
-        opacity, light, colour = self._decide(driver, warped, covered, chosen)
-        return self._painted(driver, target, chosen, _Decision(positions, scale, opacity, light, colour))
+        # Before the network sees it: an iris where the photo has none would be something before the face.
+        self._look(warped, driver, driver.lidded, None, options)
+        opacity, light, colour = self._mixed(driver, warped, covered, options)
+        return Decision(positions, scale, opacity, light, colour)
 
-    def _decide(
+    def _look(
+        self, face: NDArray[np.uint8], driver: DriverFace, mesh: Points, to_face: Matrix | None, options: PaintOptions
+    ) -> None:
+        """Turn a painted face's eyes to where the driver looks, in place; `mesh` and `to_face`: in px of the face."""
+        if self._gaze is not None and driver.eyes is not None and not options.own_eyes:
+            irises = driver.eyes.irises if to_face is None else moved_irises(driver.eyes.irises, to_face)
+            self._gaze.turn(face, mesh, irises)
+
+    def _mixed(
         self, driver: DriverFace, warped: NDArray[np.uint8], covered: Mask, options: PaintOptions
     ) -> tuple[NDArray[np.float32], Light, float]:
         """Return opacity, float32 [128, 128], light, float32 [32, 32, 3], and how much colour there shall be."""
         coverage = soft_coverage(covered)
-        light = quotient(driver.crop, warped, coverage)
-        opacity, gain = coverage, None
-        lit = np.clip(warped * enlarged(light), 0, 255)
+        relight = Relight(driver.crop, warped)
+        light = relight.quotient(coverage)
+        opacity = coverage
         if self._mixer is not None:
-            inputs = np.concatenate([driver.crop, lit, coverage[..., None] * np.float32(255)], axis=2, dtype=np.float32)
-            seen, gain = self._mixer.mix(np.multiply(inputs, np.float32(1 / 255))[None])
+            lit = cv2.multiply(warped, enlarged(light), dtype=cv2.CV_8U)
+            inputs = np.zeros((1, CONTROL_PX, CONTROL_PX, 7), np.float32)
+            inputs[0, ..., :3], inputs[0, ..., 3:6] = driver.crop, lit
+            inputs *= np.float32(1 / 255)
+            inputs[0, ..., 6] = coverage
+            seen, gain = self._mixer.mix(inputs)
+            low, high = _SURE
+            shown = coverage * np.clip((seen[0] - low) * np.float32(1 / (high - low)), 0, 1)
             if options.keep_occluders:
-                opacity = coverage * seen[0]
+                opacity = shown
             # What stands before the face must not light it.
-            light = quotient(driver.crop, warped, coverage * seen[0])
+            light = relight.quotient(shown)
             light *= np.exp(cv2.resize(gain[0], (LIGHT_GRID, LIGHT_GRID), interpolation=cv2.INTER_LINEAR))
-        return opacity, light, saturation(driver.crop, lit.astype(np.uint8), coverage)
+        return opacity, light, relight.saturation(light, coverage)
 
-    def _painted(self, driver: DriverFace, target: Target, options: PaintOptions, how: _Decision) -> NDArray[np.uint8]:
+    def paint_as(
+        self,
+        how: Decision,
+        driver: DriverFace,
+        target: Target,
+        options: PaintOptions,
+        scratch: Scratch | None = None,
+    ) -> NDArray[np.uint8]:
+        """Paint as decided: the other half of `paint`, with its arguments and its result."""
+        scratch = scratch or Scratch()
         to_crop = target.to_crop.astype(np.float64)
         zoom = float(np.sqrt(abs(np.linalg.det(to_crop[:, :2]))))  # crop px a target px
-        face = self._warp.sampled(enlarged_over(how.positions, to_crop, target), how.scale * zoom)
-        mesh = _onto(driver.mesh, target.to_crop)
-        if self._gaze is not None and driver.irises is not None and not options.own_eyes:
-            to_target = np.asarray(cv2.invertAffineTransform(to_crop), np.float32)
-            self._gaze.turn(face, mesh, moved_irises(driver.irises, to_target))
+        positions = enlarged_over(how.positions, to_crop, target, scratch)
+        face = self._warp.sampled(positions, how.scale * zoom, scratch)
+        mesh, to_target = _onto(driver.lidded, target.to_crop), cv2.invertAffineTransform(to_crop)
+        self._look(face, driver, mesh, np.asarray(to_target, np.float32), options)
         grid = to_crop * (LIGHT_GRID / CONTROL_PX)
         grid[:, 2] += (LIGHT_GRID / CONTROL_PX - 1) / 2
         light = np.ones((LIGHT_GRID, LIGHT_GRID, 4), np.float32)  # the fourth channel stays as it is
         light[..., :3] = how.light
-        face = np.asarray(cv2.multiply(face, enlarged_over(light, grid, target), dtype=cv2.CV_8U), np.uint8)
-        opacity = np.rint(how.opacity * 255).astype(np.uint8)
-        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        lit = cv2.multiply(face, enlarged_over(light, grid, target, scratch), face, dtype=cv2.CV_8U)
+        face = np.asarray(lit, np.uint8)
+        flags, size = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, (target.width, target.height)
         opacity = cv2.warpAffine(
-            opacity, to_crop, (target.width, target.height), flags=flags, borderMode=cv2.BORDER_CONSTANT
+            np.rint(how.opacity * 255).astype(np.uint8),
+            to_crop,
+            size,
+            scratch.bytes("opacity", size[::-1]),
+            flags,
+            cv2.BORDER_CONSTANT,
         )
-        opacity = np.asarray(cv2.multiply(opacity, cv2.extractChannel(face, 3), scale=1 / 255), np.uint8)
+        shown = cv2.extractChannel(face, 3, scratch.bytes("shown", size[::-1]))
+        opacity = np.asarray(cv2.multiply(opacity, shown, opacity, 1 / 255), np.uint8)
         rings = [OUTER_MOUTH if options.own_mouth else INNER_MOUTH]
         rings += [RIGHT_EYE, LEFT_EYE] if options.own_eyes else []
-        _cut_out(opacity, mesh, rings)
+        for ring in rings:
+            _cut_out(opacity, mesh[list(ring)], _LIP_SOFT)
+        if driver.eyes is not None:  # a shut eye is the driver's: the photo has lashes where it needs a lid
+            for ring, openness in zip((RIGHT_EYE, LEFT_EYE), driver.eyes.openness, strict=True):
+                if openness < 1:
+                    lids = _onto(driver.mesh[list(ring)], target.to_crop)
+                    middle = lids.mean(0)
+                    socket = cv2.convexHull(middle + (lids - middle) * np.array(_SOCKET, np.float32))[:, 0]
+                    _cut_out(opacity, np.asarray(socket, np.float32), _SOCKET_SOFT, 1 - openness)
         if how.colour < _COLOURFUL:
             grey = cv2.cvtColor(cv2.cvtColor(face, cv2.COLOR_BGRA2GRAY), cv2.COLOR_GRAY2BGRA)
             face = np.asarray(cv2.addWeighted(face, how.colour, grey, 1 - how.colour, 0), np.uint8)
         return np.asarray(cv2.insertChannel(opacity, face, 3), np.uint8)
-
-
-class _Decision(NamedTuple):
-    positions: Map
-    scale: float
-    opacity: NDArray[np.float32]
-    light: Light
-    colour: float
 
 
 def soft_coverage(covered: Mask) -> NDArray[np.float32]:
@@ -205,7 +274,11 @@ def cropped_light(
 
 
 def enlarged_over(
-    grid: NDArray[np.float32], to_grid: NDArray[np.float64], target: Target, border: int = cv2.BORDER_REPLICATE
+    grid: NDArray[np.float32],
+    to_grid: NDArray[np.float64],
+    target: Target,
+    scratch: Scratch,
+    border: int = cv2.BORDER_REPLICATE,
 ) -> NDArray[np.float32]:
     """Return what a grid holds, and is smooth, over a target: at half its size first, which takes half the time.
 
@@ -213,6 +286,7 @@ def enlarged_over(
         grid: float32 [G, G, C].
         to_grid: float64 [2, 3], px of the target -> px of the grid.
         target: how large; its matrix is not used.
+        scratch: where the result lies, until this is called again for as many channels.
         border: cv2's, for what lies outside the grid.
 
     Returns:
@@ -220,11 +294,12 @@ def enlarged_over(
     """
     half = to_grid * 2
     half[:, 2] = to_grid[:, 2] + to_grid[:, :2].sum(1) / 2  # pixel i lies between pixels 2i and 2i + 1
+    width, height, channels = target.width, target.height, grid.shape[2]
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    size = (target.width // 2, target.height // 2)
-    coarse = cv2.warpAffine(grid, half, size, flags=flags, borderMode=border)
-    whole = cv2.resize(coarse, (target.width, target.height), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(whole, np.float32)
+    coarse = scratch.floats(f"coarse{channels}", (height // 2, width // 2, channels))
+    coarse = cv2.warpAffine(grid, half, (width // 2, height // 2), coarse, flags, border)
+    whole = scratch.floats(f"whole{channels}", (height, width, channels))
+    return np.asarray(cv2.resize(coarse, (width, height), whole, interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def _onto(mesh: Points, to_crop: Matrix) -> Points:
@@ -233,18 +308,15 @@ def _onto(mesh: Points, to_crop: Matrix) -> Points:
     return np.asarray(mesh[:, :2] @ to_target[:, :2].T + to_target[:, 2], np.float32)
 
 
-def _cut_out(opacity: Mask, mesh: Points, rings: Sequence[tuple[int, ...]]) -> None:
-    """Let the driver through inside rings of the mesh, in place."""
-    for ring in rings:
-        points = mesh[list(ring)]
-        sigma = max(0.6, float(np.ptp(points[:, 0])) * _LIP_SOFT)
-        reach = int(3 * sigma) + 2
-        left, top = np.maximum((points.min(0) - reach).astype(int), 0)
-        right, bottom = np.minimum((points.max(0) + reach + 1).astype(int), [opacity.shape[1], opacity.shape[0]])
-        if right <= left or bottom <= top:
-            continue
+def _cut_out(opacity: Mask, points: Points, softness: float, share: float = 1.0) -> None:
+    """Let the driver through inside a ring of points, in place; its edge is as soft as that share of its width."""
+    sigma = max(0.6, float(np.ptp(points[:, 0])) * softness)
+    reach = int(3 * sigma) + 2
+    left, top = np.maximum((points.min(0) - reach).astype(int), 0)
+    right, bottom = np.minimum((points.max(0) + reach + 1).astype(int), [opacity.shape[1], opacity.shape[0]])
+    if right > left and bottom > top:
         hole = np.zeros((bottom - top, right - left), np.uint8)
         cv2.fillPoly(hole, [np.rint((points - [left, top]) * 16).astype(np.int32)], (255,), cv2.LINE_AA, 4)
-        hole = cv2.bitwise_not(cv2.GaussianBlur(hole, (0, 0), sigma))
+        hole = cv2.bitwise_not(cv2.convertScaleAbs(cv2.GaussianBlur(hole, (0, 0), sigma), alpha=share))
         part = opacity[top:bottom, left:right]
         part[:] = cv2.multiply(part, hole, scale=1 / 255)

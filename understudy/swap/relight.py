@@ -19,41 +19,56 @@ FLOOR = 1.5
 Light = NDArray[np.float32]
 
 
-def quotient(driver: NDArray[np.uint8], warped: NDArray[np.uint8], weight: NDArray[np.float32]) -> Light:
-    """Return by what the warped photo must be multiplied to stand in the driver's light.
+class Relight:
+    """A driver's crop and a photo on its mesh, compared coarsely. Not thread-safe: one per face and frame.
 
     Args:
         driver: uint8 [S, S, 3], BGR, the driver's crop; S a multiple of 32.
         warped: uint8 [S, S, 3], BGR, the photo on the driver's mesh.
-        weight: float32 [S, S], 0 to 1: where both show a face.
-
-    Returns:
-        float32 [32, 32, 3], BGR, 0.25 to 4.
     """
-    grid = (LIGHT_GRID, LIGHT_GRID)
-    small_weight = np.asarray(cv2.resize(weight, grid, interpolation=cv2.INTER_AREA), np.float32)
-    sides = np.empty((*grid, 6), np.float32)
-    for channel, image in ((0, driver), (3, warped)):
-        small = cv2.resize(image, grid, interpolation=cv2.INTER_AREA).astype(np.float32)
-        np.multiply(small + np.float32(FLOOR), small_weight[..., None], out=sides[..., channel : channel + 3])
-    sides = cv2.GaussianBlur(sides, (0, 0), LIGHT_GRID * SIGMA, borderType=cv2.BORDER_CONSTANT)
-    ratio = (sides[..., :3] + np.float32(1e-3)) / (sides[..., 3:] + np.float32(1e-3))
-    return np.asarray(np.clip(ratio, *LIMITS), np.float32)
+
+    def __init__(self, driver: NDArray[np.uint8], warped: NDArray[np.uint8]) -> None:
+        grid = (LIGHT_GRID, LIGHT_GRID)
+        small = [cv2.resize(image, grid, interpolation=cv2.INTER_AREA) for image in (driver, warped)]
+        self._sides = np.concatenate(small, axis=2, dtype=np.float32)
+
+    def quotient(self, weight: NDArray[np.float32]) -> Light:
+        """Return by what the warped photo must be multiplied to stand in the driver's light.
+
+        Args:
+            weight: float32 [S, S], 0 to 1: where both show a face.
+
+        Returns:
+            float32 [32, 32, 3], BGR, 0.25 to 4.
+        """
+        sides = (self._sides + np.float32(FLOOR)) * _shrunk(weight)[..., None]
+        sides = cv2.GaussianBlur(sides, (0, 0), LIGHT_GRID * SIGMA, borderType=cv2.BORDER_CONSTANT)
+        ratio = (sides[..., :3] + np.float32(1e-3)) / (sides[..., 3:] + np.float32(1e-3))
+        return np.asarray(np.clip(ratio, *LIMITS), np.float32)
+
+    def saturation(self, light: Light, weight: NDArray[np.float32]) -> float:
+        """Return how much of the persona's own colour the driver's camera would show: 0 for a black-and-white one.
+
+        Args:
+            light: float32 [32, 32, 3], the light that the photo is shown in.
+            weight: float32 [S, S], 0 to 1: where both show a face.
+
+        Returns:
+            0 to 1: a colourful driver adds no colour.
+        """
+        shown = _shrunk(weight)
+        spreads: list[float] = []
+        for side in (self._sides[..., :3], self._sides[..., 3:] * light):
+            blue, green, red = cv2.split(side)
+            spread = cv2.max(cv2.max(blue, green), red) - cv2.min(cv2.min(blue, green), red)
+            spreads.append(float((spread * shown).sum()))
+        return float(np.clip(spreads[0] / (spreads[1] + 1e-3), 0.0, 1.0))
 
 
-def saturation(driver: NDArray[np.uint8], lit: NDArray[np.uint8], weight: NDArray[np.float32]) -> float:
-    """Return how much of the persona's own colour a driver's camera would show, 0 to 1: 0 for a black-and-white one.
+def quotient(driver: NDArray[np.uint8], warped: NDArray[np.uint8], weight: NDArray[np.float32]) -> Light:
+    """Return `Relight.quotient` of two crops."""
+    return Relight(driver, warped).quotient(weight)
 
-    Args:
-        driver: uint8 [S, S, 3], BGR.
-        lit: uint8 [S, S, 3], BGR, the persona in the driver's light.
-        weight: float32 [S, S], 0 to 1: where both show a face.
-    """
-    grid = (LIGHT_GRID, LIGHT_GRID)
-    shown = cv2.resize(weight, grid, interpolation=cv2.INTER_AREA)
-    spreads: list[float] = []
-    for image in (driver, lit):
-        blue, green, red = cv2.split(cv2.resize(image, grid, interpolation=cv2.INTER_AREA))
-        spread = cv2.subtract(cv2.max(cv2.max(blue, green), red), cv2.min(cv2.min(blue, green), red))
-        spreads.append(float((spread * shown).sum()))
-    return float(np.clip(spreads[0] / (spreads[1] + 1e-3), 0.0, 1.0))
+
+def _shrunk(weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(cv2.resize(weight, (LIGHT_GRID, LIGHT_GRID), interpolation=cv2.INTER_AREA), np.float32)

@@ -5,7 +5,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import cv2
 import numpy as np
@@ -19,7 +19,8 @@ from understudy.swap.blend import Blender
 from understudy.swap.driver import DriverBook
 from understudy.swap.frame_painter import Prepared, lay_over, prepare
 from understudy.swap.gaze import Irises
-from understudy.swap.one_shot import Mixer, OneShotRenderer
+from understudy.swap.one_shot import Decision, Mixer, OneShotRenderer
+from understudy.swap.scratch import Scratch
 from understudy.swap.settings import SwapSettings, View
 from understudy.swap.shape import shape_model
 from understudy.vision.align import align
@@ -122,27 +123,43 @@ class OneShotPersona:
 
         def finish() -> list[Painted]:
             options = settings.painting()
-            try:
-                return [PaintedRegion(each, self._painter.paint(each.driver, each.target, options)) for each in found]
-            except LiveframeError:
-                raise
-            except Exception as error:  # a live stream must learn of any failure in one way
-                raise ModelError(f"The persona could not be rendered: {error}. Pick another persona.") from error
+            painter = self._painter
+            return _checked_call(
+                lambda: [PaintedRegion(painter, each, painter.decide(each.driver, options)) for each in found]
+            )
 
         return finish
 
 
-class PaintedRegion:
-    """What a one-shot persona painted: `Painted`."""
+T = TypeVar("T")
 
-    def __init__(self, prepared: Prepared, swap: Swap) -> None:
+
+def _checked_call(call: Callable[[], T]) -> T:
+    """Call, and tell of any failure in one way: a live stream must learn of it."""
+    try:
+        return call()
+    except LiveframeError:
+        raise
+    except Exception as error:
+        raise ModelError(f"The persona could not be rendered: {error}. Pick another persona.") from error
+
+
+class PaintedRegion:
+    """What a one-shot persona decided, painted as it is laid into the frame: `Painted`."""
+
+    def __init__(self, painter: OneShotRenderer, prepared: Prepared, how: Decision) -> None:
         self.zoom = float(np.hypot(*prepared.target.to_crop[:, 0]))
-        self._prepared, self._swap = prepared, swap
+        self._painter, self._prepared, self._how = painter, prepared, how
 
     def lay(self, frame: NDArray[np.uint8], settings: SwapSettings, blender: Blender) -> float:
         """See `Painted`."""
-        swap = tinted(self._swap) if settings.view == View.MASK else self._swap
-        return lay_over(frame, self._prepared, swap, settings.strength)
+        return _checked_call(lambda: self._lay(frame, settings, blender.scratch))
+
+    def _lay(self, frame: NDArray[np.uint8], settings: SwapSettings, scratch: Scratch) -> float:
+        prepared = self._prepared
+        swap = self._painter.paint_as(self._how, prepared.driver, prepared.target, settings.painting(), scratch)
+        swap = tinted(swap) if settings.view == View.MASK else swap
+        return lay_over(frame, prepared, swap, settings.strength, scratch)
 
 
 class PaintedCrop:

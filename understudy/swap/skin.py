@@ -1,4 +1,4 @@
-"""Where a photo shows skin at the edge of its face: hair that falls over temples and forehead is not carried along.
+"""Where a photo shows skin at the edge of its face: hair over temples, forehead and cheeks is not carried along.
 
 The mesh ends at the hairline that faces have on average; what a photo shows there may be a curl, a scarf or a fringe.
 On another head it would lie on bare skin, so the driver's own skin (or hair) is shown there instead.
@@ -14,7 +14,7 @@ from understudy.vision.mesh import FACE_OVAL, LEFT_BROW, LEFT_EYE, NOSE_TIP, OUT
 
 SKIN_GRID = 128
 # How far from the oval's edge hair may lie, and how far from it skin is taken for skin, shares of the side.
-_BAND, _CORE = 0.10, 0.07
+_BAND, _JAW_BAND, _CORE = 0.10, 0.05, 0.07
 # Skin is guessed outwards from its neighbourhood, this wide; as much darker, lighter or tinted (log) is no skin.
 _REACH = 0.09
 _SKIN, _HAIR = 0.28, 0.55
@@ -44,10 +44,10 @@ def skin_at_edge(reference: ReferenceFace) -> NDArray[np.float32]:
     away[total[..., 0] < _UNKNOWN] = 0  # far from the face: never shown
     away = cv2.GaussianBlur(away, (0, 0), 1.0)
     hair = np.clip((away - _SKIN) / (_HAIR - _SKIN), 0, 1)
-    hair *= np.clip((_BAND * size - depth) / (0.3 * _BAND * size), 0, 1)  # at the edge only
-    rows = np.arange(size, dtype=np.float32)[:, None]
-    nose = float(mesh[NOSE_TIP, 1])
-    hair *= np.clip((nose - rows) / (0.1 * size), 0, 1)  # a beard is the persona's
+    # At the edge only; below the nose in a narrower band: a beard is the persona's, a collar or a lock is not.
+    is_low = np.clip((np.arange(size, dtype=np.float32)[:, None] - mesh[NOSE_TIP, 1]) / (0.1 * size), 0, 1)
+    band = size * (_BAND + (_JAW_BAND - _BAND) * is_low)
+    hair *= np.clip((band - depth) / (0.3 * band), 0, 1)
     hair[features > 0] = 0
     return np.asarray(
         1 - cv2.GaussianBlur(cv2.dilate(hair.astype(np.float32), np.ones((3, 3))), (0, 0), 1.2), np.float32

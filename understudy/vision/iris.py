@@ -22,6 +22,10 @@ LIDS = (
     (33, 7, 163, 144, 145, 153, 154, 155, 133, 246, 161, 160, 159, 158, 157, 173),
     (263, 249, 390, 373, 374, 380, 381, 382, 362, 466, 388, 387, 386, 385, 384, 398),
 )
+# In that order: the corners, and which upper point lies above which lower one.
+_OUTER, _INNER, _LOWER, _UPPER = 0, 8, slice(1, 8), slice(9, 16)
+# Lids that are apart by less than this share of the eye's width are shut, by more than that as they are.
+_SLIT, _OPEN = 0.13, 0.26
 
 
 class EyePair(NamedTuple):
@@ -39,12 +43,33 @@ class EyePair(NamedTuple):
         """Return both moved by a matrix, float32 [2, 3]."""
         return EyePair(*(np.asarray(part @ matrix[:, :2].T + matrix[:, 2], np.float32) for part in self))
 
+    @property
+    def openness(self) -> tuple[float, float]:
+        """How open the right and the left eye are: 0 where the lids touch, 1 from a narrow look on."""
+        right, left = (_openness(eye) for eye in self.lids)
+        return right, left
+
+    def shut(self) -> "EyePair":
+        """Return both with lids that nearly touch closed: of a shut eye the model still sees a slit, its lashes."""
+        lids = self.lids.copy()
+        for eye, share in zip(lids, self.openness, strict=True):
+            eye[_UPPER] = eye[_LOWER] + (eye[_UPPER] - eye[_LOWER]) * np.float32(share)
+        return EyePair(self.irises, lids)
+
     def on(self, mesh: Points) -> Points:
         """Return a mesh, float32 [468, 3], with these lids in place of its own."""
         out = mesh.copy()
         for points, lids in zip(LIDS, self.lids, strict=True):
             out[list(points), :2] = lids
         return out
+
+
+def _openness(lids: Points) -> float:
+    across = lids[_INNER] - lids[_OUTER]
+    width = float(np.hypot(*across)) + 1e-6
+    gap = (lids[_UPPER] - lids[_LOWER]) @ np.array([-across[1], across[0]], np.float32)
+    share = min(max((float(np.abs(gap).max()) / width**2 - _SLIT) / (_OPEN - _SLIT), 0.0), 1.0)
+    return share * share * (3 - 2 * share)
 
 
 class EyePatch(NamedTuple):

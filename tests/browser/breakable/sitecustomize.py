@@ -17,7 +17,7 @@ def break_personas() -> None:
     sys.path.insert(0, str(ROOT))
     from understudy.swap.one_shot import OneShotRenderer
 
-    paint = OneShotRenderer.paint
+    decide = OneShotRenderer.decide
 
     def breakable(self, *arguments):
         if FAULT.exists():
@@ -25,9 +25,9 @@ def break_personas() -> None:
                 raise RuntimeError("The model failed on purpose.")
             while FAULT.exists():
                 time.sleep(0.05)
-        return paint(self, *arguments)
+        return decide(self, *arguments)
 
-    OneShotRenderer.paint = breakable
+    OneShotRenderer.decide = breakable
 
 
 break_personas()
