@@ -1,23 +1,22 @@
 """The app: `streamlit run app.py` serves `ui/main.py`'s pages, the frames' WebSocket and the panic key, on one port."""
 
-import os
-
 import streamlit as st
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
+from serving.server.bounded_http import Bounds
+from ui.guard import Guard
 from ui.live.stage import COVER_PATH, cover
 from ui.relay import mjpeg
 from ui.relay.camera_socket import PATH, below_base
 from ui.relay.mjpeg import stream_pictures
-from ui.relay.websocket import relay_frames
+from ui.relay.websocket import MOST_FRAME_BYTES, relay_frames
 from ui.session.settings import app_settings
 from ui.session.shared import viewer_registry
-from understudy.jobs.quiet_logs import keep_quiet
 
-keep_quiet(os.environ)
 app_settings()  # a wrong environment stops the start here, with a sentence
 
 
@@ -41,4 +40,11 @@ routes = [
     Route(below_base(COVER_PATH), panic, methods=["POST"]),
     Route(below_base(mjpeg.PATH), pictures),
 ]
-app = st.App("ui/main.py", routes=routes)
+guard = Middleware(
+    Guard,
+    hosts=st.get_option("server.allowedHosts"),
+    origins=st.get_option("server.corsAllowedOrigins"),
+    base=below_base(""),
+    bounds=Bounds(messages=((PATH, MOST_FRAME_BYTES),)),
+)
+app = st.App("ui/main.py", routes=routes, middleware=[guard])

@@ -23,7 +23,6 @@ from statistics import mean
 from typing import Any
 
 from benchmarks.harness.machine import machine
-from understudy.jobs.quiet_logs import keep_quiet
 
 RECIPES = ("paired", "classic")
 # Of an identity, what is missing to the persona counts: 1 - cosine, as of an error.
@@ -214,7 +213,6 @@ def _step_seconds(config: Any) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compare from the command line; one JSON object on stdout."""
-    keep_quiet(os.environ)
     parser = argparse.ArgumentParser(prog="benchmarks.recipes", description=__doc__.split("\n\n")[0])
     parser.add_argument("clips", type=Path, nargs="+", metavar="CLIP", help="held-out videos with a face")
     parser.add_argument("--pairs", type=Path, default=Path("work/pairs"))

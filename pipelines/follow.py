@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import select
 import sys
 from collections.abc import Sequence
@@ -21,7 +20,6 @@ from typing import Any
 from training.model.log_model import DIGEST_TAG, fetch_bundle, find_version
 from training.model.tracking_uri import use_tracking
 from understudy.bundle.bundle import BundleError
-from understudy.jobs.quiet_logs import keep_quiet
 
 
 class Follower:
@@ -62,7 +60,6 @@ class Follower:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command until standard input is closed."""
-    keep_quiet(os.environ)
     parser = argparse.ArgumentParser(prog="pipelines.follow", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("uris", nargs="+", metavar="URI", help="models:/NAME@ALIAS or models:/NAME/VERSION")
     parser.add_argument("--every", type=float, default=10.0, help="seconds between two looks (default 10)")

@@ -29,7 +29,6 @@ from typing import Any
 
 from liveframe.errors import LiveframeError
 from pipelines.code_digest import ROOT
-from understudy.jobs.quiet_logs import keep_quiet
 
 LOCAL = "local"
 _RETRIES = 3
@@ -266,7 +265,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; give its exit status."""
-    keep_quiet(os.environ)
     given = list(sys.argv[1:] if arguments is None else arguments)
     cut = given.index("--") if "--" in given else len(given)
     options = _parser().parse_args(given[:cut])

@@ -32,7 +32,6 @@ from understudy.bundle.bundle import Bundle, BundleError
 from understudy.consent.persona import Persona
 from understudy.consent.record import ConsentError
 from understudy.consent.trust_store import Trust, TrustStore, trust_folder
-from understudy.jobs.quiet_logs import keep_quiet
 
 if TYPE_CHECKING:
     from training.evaluation.clip_report import ClipReport
@@ -270,7 +269,6 @@ def _run(options: argparse.Namespace) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; give its exit status."""
-    keep_quiet(os.environ)
     parser = _parser()
     options = parser.parse_args(arguments)
     if not options.clips and not options.rollback:

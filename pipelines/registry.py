@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,7 +22,6 @@ from liveframe.errors import LiveframeError
 from training.model.log_model import DIGEST_TAG, LoggedBundle, fetch_bundle, find_version, log_bundle
 from training.model.tracking_uri import use_tracking
 from understudy.bundle.bundle import BundleError
-from understudy.jobs.quiet_logs import keep_quiet
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -260,7 +258,6 @@ def _line(info: VersionInfo, is_json: bool) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; give its exit status: 2 when it is refused."""
-    keep_quiet(os.environ)
     options = _parser().parse_args(arguments)
     use_tracking(experiment=options.name)
     registry = Registry(options.name)

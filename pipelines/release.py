@@ -28,7 +28,6 @@ from pipelines.step_cache import StepRun, read_log
 from pipelines.steps import ReleaseError
 from training.model.tracking_uri import tracking_uri
 from understudy.consent.trust_store import trust_folder
-from understudy.jobs.quiet_logs import keep_quiet
 from understudy.media.clip import find_media
 
 _CONFIGS = ROOT / "training" / "configs"
@@ -188,7 +187,6 @@ def _local_media(paths: Sequence[str]) -> list[Path]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; give its exit status."""
-    keep_quiet(os.environ)
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.command == "compile":

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,6 @@ from typing import Any
 from pipelines.registry import DEFAULT_NAME, Registry, VersionInfo
 from understudy.bundle.bundle import BundleError
 from understudy.jobs.atomic_file import write_json
-from understudy.jobs.quiet_logs import keep_quiet
 
 _FETCHED = 12
 _JUDGEMENTS = 50
@@ -134,7 +132,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--name", default=DEFAULT_NAME, help="the registered model")
     parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
     options = parser.parse_args(arguments)
-    keep_quiet(os.environ)
     try:
         snapshot = take_snapshot(Registry(options.name), options.out.resolve().parent / "registry")
     except Exception as error:  # MLflow's stores raise errors of their databases and transports, without a common base

@@ -14,6 +14,7 @@ from liveframe.errors import LiveframeError
 from serving.server.exchange import Exchange
 from serving.server.routes import shared_routes, to_response
 from serving.server.routine import Routine
+from serving.server.serve import answer_request, serve
 from serving.server.settings import ServerSettings
 from serving.server.trust import open_trust
 from serving.vertex.plan import HEALTH_ROUTE, PREDICT_ROUTE
@@ -24,7 +25,7 @@ def build_app(exchange: Exchange) -> Starlette:
     """Return the ASGI app: /predict, /health, /v2/... and /metrics. It closes the exchange when it shuts down."""
 
     async def predict(request: Request) -> Response:
-        return to_response(await exchange.answer(request.headers, request.stream()))
+        return await answer_request(request, exchange.answer)
 
     async def health(_: Request) -> Response:
         return to_response(exchange.health())
@@ -59,8 +60,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=8080)
     parser.add_argument("--host", default="127.0.0.1")
     arguments = parser.parse_args(argv)
-    import uvicorn
-
     try:
         settings = ServerSettings.from_environment()
         exchange = open_exchange(arguments.bundle or settings.bundle or str(default_bundle()), settings)
@@ -68,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     print(f"Serving {', '.join(exchange.routine.bundle.variants)} at http://{arguments.host}:{arguments.port}/predict")
-    uvicorn.run(build_app(exchange), host=arguments.host, port=arguments.port, access_log=False, log_level="warning")
+    serve(build_app(exchange), exchange, arguments.host, arguments.port)
     return 0
 
 

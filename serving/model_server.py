@@ -13,6 +13,7 @@ from typing import Any
 from google.cloud.aiplatform.prediction.model_server import CprModelServer
 
 from serving.server.routes import shared_routes, to_response
+from serving.server.serve import serve
 
 KEEP_ALIVE_S = 620  # above the 600 s of Google's load balancer: it must never meet a closed connection
 
@@ -23,7 +24,10 @@ class ModelServer(CprModelServer):
     def __init__(self) -> None:
         super().__init__()
         self.app.router.lifespan_context = self._lifespan
-        self.app.router.routes.extend(shared_routes(self.handler.exchange))
+        # No pages about the API: FastAPI's load their scripts from elsewhere, and strangers need none.
+        mine = (self.health_route, self.predict_route)
+        kept = [route for route in self.app.router.routes if getattr(route, "path", "") in mine]
+        self.app.router.routes[:] = [*kept, *shared_routes(self.handler.exchange)]
 
     def health(self) -> Any:
         """Answer 200 with what is served, or 503."""
@@ -37,21 +41,13 @@ class ModelServer(CprModelServer):
 
 def main() -> None:
     """Serve on AIP_HTTP_PORT until a signal. One process: workers would each batch for themselves."""
-    import uvicorn
-
     os.environ.setdefault("HANDLER_MODULE", "serving.server.handler")
     os.environ.setdefault("HANDLER_CLASS", "BinaryHandler")
     os.environ.setdefault("PREDICTOR_MODULE", "serving.server.predictor")
     os.environ.setdefault("PREDICTOR_CLASS", "UnderstudyPredictor")
-    uvicorn.run(
-        "serving.model_server:ModelServer",
-        host=os.environ.get("UNDERSTUDY_HOST", "0.0.0.0"),
-        port=int(os.environ["AIP_HTTP_PORT"]),
-        factory=True,
-        access_log=False,
-        log_level="warning",
-        timeout_keep_alive=KEEP_ALIVE_S,
-    )
+    server = ModelServer()
+    host = os.environ.get("UNDERSTUDY_HOST", "0.0.0.0")
+    serve(server, server.handler.exchange, host, server.http_port, KEEP_ALIVE_S)
 
 
 if __name__ == "__main__":

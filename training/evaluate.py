@@ -38,7 +38,6 @@ from training.evaluation.side_by_side import Disclosed, SideBySide, plot_reports
 from training.evaluation.subject import OneShot, Subject, photo_subject, picture_subject
 from training.evaluation.table import head, mean_rows, row
 from understudy.consent.trust_store import trust_folder
-from understudy.jobs.quiet_logs import keep_quiet
 from understudy.media.clip import ClipFrame, describe, read_frames
 from understudy.media.guard import MediaError
 from understudy.vision.model_files import WeightsError
@@ -360,7 +359,6 @@ def _reports(evaluator: Evaluator, bundle: Bundle, options: argparse.Namespace) 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; give its exit status."""
-    keep_quiet(os.environ)
     options = _parser().parse_args(arguments)
     from training.model.log_model import open_bundle
     from training.model.tracking_uri import use_tracking

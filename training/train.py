@@ -43,7 +43,6 @@ from understudy.bundle.bundle import Bundle, BundleError
 from understudy.consent.record import ConsentError
 from understudy.consent.trust_store import TrustStore, trust_folder
 from understudy.draw.contact_sheet import labelled
-from understudy.jobs.quiet_logs import keep_quiet
 
 # What --size sets: decoders of another output size cannot go on from those of a bundle.
 SIZES = {"config": [], "fast": [*(f"size.{key}={value}" for key, value in asdict(FAST).items()), 'start_from=""']}
@@ -390,7 +389,6 @@ def preview_sheet(
 
 def main() -> None:
     """Train from the command line."""
-    keep_quiet(os.environ)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--trust", type=Path, help="folder of keys (default: UNDERSTUDY_HOME or ~/.understudy)")

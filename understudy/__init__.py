@@ -3,8 +3,11 @@
 What is public is named here and loaded at its first use, so that `import understudy` costs nothing.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from understudy.jobs.quiet_logs import keep_quiet
 
 if TYPE_CHECKING:
     from understudy.bundle.bundle import Bundle, default_bundle
@@ -14,6 +17,8 @@ if TYPE_CHECKING:
     from understudy.swap.renderer import CropRenderer
     from understudy.swap.settings import SwapSettings
     from understudy.swap.swapper import FaceSwapper
+
+keep_quiet(os.environ)  # before any module here loads a library that would report
 
 __all__ = [
     "Bundle",

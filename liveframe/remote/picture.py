@@ -1,6 +1,7 @@
 """One picture to bytes and back. The size is read from the bytes and checked before anything is decoded."""
 
 import struct
+import zlib
 from enum import IntEnum
 
 import cv2
@@ -10,8 +11,14 @@ from numpy.typing import NDArray
 from liveframe.errors import WireError
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
+_PNG_CORE = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
+_MOST_EXIF_BYTES = 64 * 1024  # which way is up
+_MOST_CHUNKS = 10_000  # encoders write one for every 8 KB
 _JPEG_FRAMES = frozenset({0xC0, 0xC1, 0xC2})  # baseline, extended, progressive
 _JPEG_BARE = frozenset({0x01, *range(0xD0, 0xD8)})  # markers without a length
+_JPEG_SCAN = b"\xff\xda"
+_MOST_SCANS = 32  # encoders write 1, or 10 where progressive; each costs a pass over the picture, and may be empty
+_MOST_SEGMENTS = 1000  # before the picture; a large colour profile takes 255
 
 
 class Encoding(IntEnum):
@@ -79,6 +86,8 @@ def decode_picture(
         raise WireError(
             f"A picture must measure 1 to {max_side} px a side, but is {width} x {height}. Make it smaller."
         )
+    if data[:1] == _PNG_START[:1]:
+        data = _png_core(memoryview(data))
     flags = cv2.IMREAD_GRAYSCALE if is_grey else cv2.IMREAD_COLOR
     flags |= 0 if is_upright else cv2.IMREAD_IGNORE_ORIENTATION
     try:
@@ -111,12 +120,52 @@ def picture_size(data: bytes | memoryview) -> tuple[int, int]:
     raise WireError(f"A picture must be JPEG, WebP or PNG, but starts with {head[:4]!r}. Encode it first.")
 
 
+def _png_core(view: memoryview) -> bytes:
+    """Leave of a PNG what its pixels need: texts and profiles inflate to a thousand times their size, one by one."""
+    if view[24] > 8:
+        raise WireError(f"A PNG must have at most 8 bits a channel, but has {view[24]}. Encode it anew.")
+    parts = [bytes(view[: len(_PNG_START)])]
+    at = len(_PNG_START)
+    for _ in range(_MOST_CHUNKS):
+        if at + 12 > len(view):
+            break
+        end = at + 12 + int.from_bytes(view[at : at + 4], "big")
+        kind = bytes(view[at + 4 : at + 8])
+        if kind in _PNG_CORE or (kind == b"eXIf" and end - at < _MOST_EXIF_BYTES):
+            parts.append(bytes(view[at:end]))
+        if kind == b"IEND" and end <= len(view):
+            _check_inflated(view, b"".join(part[8:-4] for part in parts if part[4:8] == b"IDAT"))
+            return b"".join(parts)
+        at = end
+    raise WireError(f"A PNG of {len(view)} bytes breaks off or has over {_MOST_CHUNKS} parts. Encode it anew.")
+
+
+def _check_inflated(view: memoryview, data: bytes) -> None:
+    """Refuse a PNG whose data goes on after its pixels: the decoder would inflate all of it.
+
+    Raises:
+        WireError: it does, or it breaks off.
+    """
+    width, height = struct.unpack_from(">II", view, 16)
+    most = 2 * height * (1 + width * 4) + 4096  # four channels of 8 bits; passes of an interlaced one add some bytes
+    inflate = zlib.decompressobj()
+    try:
+        inflate.decompress(data, most)
+    except zlib.error as error:
+        raise WireError(f"A PNG of {len(view)} bytes is damaged: {error}. Send it again.") from error
+    if not inflate.eof:
+        raise WireError(f"A PNG of {len(view)} bytes holds more than its pixels, or breaks off. Encode it anew.")
+
+
 def _jpeg_size(view: memoryview) -> tuple[int, int]:
     """Walk a JPEG's segments to the frame header."""
     if bytes(view[-2:]) != b"\xff\xd9":
         raise WireError(f"A JPEG of {len(view)} bytes has no end. Send it again.")
+    # Inside a scan no other byte than 0 or a restart marker follows 0xFF, so none is missed.
+    if (scans := view.tobytes().count(_JPEG_SCAN)) > _MOST_SCANS:
+        raise WireError(f"A JPEG must have at most {_MOST_SCANS} scans, but has {scans}. Encode it as baseline.")
     at = 2
-    while True:
+    for _ in range(_MOST_SEGMENTS):
         if view[at] != 0xFF:
             raise WireError(f"A JPEG of {len(view)} bytes is damaged at byte {at}. Send it again.")
         marker = view[at + 1]
@@ -131,6 +180,7 @@ def _jpeg_size(view: memoryview) -> tuple[int, int]:
             raise WireError("A JPEG must be baseline or progressive. Encode it anew.")
         else:
             at += 2 + max(2, struct.unpack_from(">H", view, at + 2)[0])
+    raise WireError(f"A JPEG must have at most {_MOST_SEGMENTS} segments before its picture. Encode it anew.")
 
 
 def _webp_size(head: bytes) -> tuple[int, int]:

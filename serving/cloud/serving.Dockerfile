@@ -3,6 +3,8 @@
 FROM python:3.11-slim@sha256:9c900dea9e8fb7e16277c179b555cc72d29a352dbc33cff48ad5a0412fd5bfc7
 
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+# No library reports home, whatever loads it first (understudy/jobs/quiet_logs.py).
+ENV ORT_DISABLE_TELEMETRY=1 DO_NOT_TRACK=true
 WORKDIR /app
 
 # --no-deps: requirements.txt is complete, and one weights-only package asks for TensorFlow without needing it.

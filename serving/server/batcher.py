@@ -111,6 +111,7 @@ class Batcher:
         self._queued = self._running = self._arriving = 0
         self._calls = self._items = self._refused = self._expired = 0
         self._item_s = _FIRST_GUESS_S
+        self._began_s: dict[int, float] = {}
         self._is_closed = False
         self._threads = [
             threading.Thread(target=self._loop, name=f"batcher-{number}", daemon=True)
@@ -169,6 +170,12 @@ class Batcher:
             self._changed.notify_all()
         return job.future
 
+    @property
+    def oldest_s(self) -> float:
+        """For how long the oldest call of the model that has not returned runs, in seconds. Any thread."""
+        with self._changed:
+            return max((time.monotonic() - began_s for began_s in self._began_s.values()), default=0.0)
+
     def stats(self) -> BatcherStats:
         """Return the counts. Any thread."""
         with self._changed:
@@ -194,6 +201,7 @@ class Batcher:
         """Refuse items that there is no room or no time for. The caller holds the lock."""
         if self._is_closed:
             raise OverloadedError("The server is shutting down. Try another.", retry_after_s=1.0)
+        self._forget_cancelled()
         ahead_s = (self._queued + self._running) * self._item_s / self.policy.workers
         # Idle, it takes whatever still has time: the estimate may be an old, bad one, and only work mends it.
         # Otherwise an answer comes when its whole call is done, whoever else is in that.
@@ -205,6 +213,11 @@ class Batcher:
             self._refused += count
             raise OverloadedError(_why_refused(has_room, needed_s, left_s), max(0.05, ahead_s))
 
+    def _forget_cancelled(self) -> None:
+        """Drop what nobody waits for any more. The caller holds the lock."""
+        self._queue = deque(job for job in self._queue if not job.future.cancelled())
+        self._queued = sum(len(job.items) for job in self._queue)
+
     # ------------------------------------------------------------------ the batcher's threads
 
     def _loop(self) -> None:
@@ -215,10 +228,12 @@ class Batcher:
                     return
                 count = sum(len(job.items) for job in jobs)
                 self._running += count
+                self._began_s[threading.get_ident()] = time.monotonic()
             if jobs:
                 self._answer(jobs)
             with self._changed:
                 self._running -= count
+                del self._began_s[threading.get_ident()]
 
     def _take(self) -> list[_Job] | None:
         """Wait for jobs and take a batch of them, oldest first; None when closed. The caller holds the lock."""
@@ -236,6 +251,7 @@ class Batcher:
 
     def _gather(self) -> list[_Job]:
         """Take the oldest job and all that fit with it; expire those that are too late on the way."""
+        self._forget_cancelled()
         jobs: list[_Job] = []
         kept: deque[_Job] = deque()
         room = self.policy.max_batch

@@ -6,11 +6,9 @@ import logging
 import math
 import time
 from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from email.message import Message
 from functools import partial
-from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +17,9 @@ from liveframe.errors import FrameError, LiveframeError, OverloadedError, WireEr
 from liveframe.remote.picture import Encoding
 from liveframe.remote.wire import MEDIA_TYPE, Extras, peek_encoding
 from serving.server.batcher import Batcher, BatchPolicy, DeadlineError
+from serving.server.body import ByteBudget
 from serving.server.metrics import CONTENT_TYPE, ServerMetrics
+from serving.server.pool import Pool
 from serving.server.routine import JSON, Inputs, Outputs, Payload, Routine, Task
 from understudy.consent.record import ConsentError
 
@@ -29,8 +29,6 @@ DEADLINE_HEADER = "x-liveframe-deadline-ms"
 VARIANT_HEADER = "x-liveframe-variant"
 SUBJECTS_HEADER = "X-Liveframe-Subjects"
 BUNDLE_HEADER = "X-Liveframe-Bundle"
-MAX_BODY_BYTES = 14_000_000  # what 10 MB of pictures become in base64
-T = TypeVar("T")
 _SMOOTHING = 0.2
 _PLAIN = "text/plain; charset=utf-8"
 
@@ -45,6 +43,11 @@ class ExchangePolicy:
         longest_deadline_s: the most that a request may ask for.
         margin: share of every deadline that is kept back for the way home; the time that encoding takes is added.
         max_frames: whole frames at work or waiting; more are refused.
+        decoders: pictures read at the same time; two, so that a slow one does not hold up all others.
+        max_waiting: requests that wait to be read, and answers that wait to be written; more are refused.
+        max_held_bytes: of the bodies and pictures of all requests under way.
+        stuck_s: a step of a request that takes longer hangs: the health route turns red, and whoever runs the server
+            starts another one.
     """
 
     batching: BatchPolicy = field(default_factory=BatchPolicy)
@@ -52,6 +55,10 @@ class ExchangePolicy:
     longest_deadline_s: float = 10.0
     margin: float = 0.08
     max_frames: int = 4
+    decoders: int = 2
+    max_waiting: int = 64
+    max_held_bytes: int = 48_000_000
+    stuck_s: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,21 +84,40 @@ class Exchange:
         self._policy = policy or ExchangePolicy()
         self.metrics = ServerMetrics()
         self._batcher = Batcher(routine.predict_crops, self._policy.batching, self._note_call)
-        # Answers that are ready never wait behind requests that have only come in.
-        self._incoming = ThreadPoolExecutor(1, thread_name_prefix="incoming")
-        self._outgoing = ThreadPoolExecutor(1, thread_name_prefix="outgoing")
-        self._frames = 0
+        # Answers that are ready never wait behind requests that have only come in, and neither behind whole frames.
+        limits = self._policy
+        self._incoming = Pool("reading", limits.decoders, limits.max_waiting, limits.stuck_s)
+        self._outgoing = Pool("writing", 1, limits.max_waiting, limits.stuck_s)
+        self._framing = Pool("whole frames", 1, limits.max_frames - 1, limits.stuck_s, niceness=10)
+        self._budget = ByteBudget(limits.max_held_bytes)
         self._finish_s = 0.0
+        self._is_draining = False
+        self._under_way = 0
 
     @property
     def is_healthy(self) -> bool:
-        """Whether the bundle is verified and warm, and the batcher runs."""
-        return self._batcher.is_alive and self.routine.is_loaded
+        """Whether the bundle is verified and warm, requests are taken, and nothing hangs."""
+        return not self._problem()
+
+    @property
+    def under_way(self) -> int:
+        """How many requests are being answered."""
+        return self._under_way
+
+    def _problem(self) -> str:
+        if self._is_draining or not self._batcher.is_alive:
+            return "The server is shutting down. Ask another one."
+        if not self.routine.is_loaded:
+            return "The bundle is not loaded."
+        pools = (self._incoming, self._outgoing, self._framing)
+        if any(pool.is_stuck for pool in pools) or self._batcher.oldest_s > self._policy.stuck_s:
+            return f"A request has been at work for over {self._policy.stuck_s:g} s. Start this server anew."
+        return ""
 
     def health(self) -> Reply:
         """Answer the health route: 200 with what is served and how it goes, or 503."""
-        if not self.is_healthy:
-            return _refuse(503, "The bundle is not loaded, or the server is shutting down.", 1.0)
+        if problem := self._problem():
+            return _refuse(503, problem, 1.0)
         bundle, stats = self.routine.bundle, self._batcher.stats()
         facts = {
             "bundle": bundle.name,
@@ -103,6 +129,7 @@ class Exchange:
             "refused": stats.refused,
             "expired": stats.expired,
             "queued": stats.queued,
+            "under_way": self._under_way,
             "item_ms": round(stats.item_ms, 3),
         }
         return Reply(200, {"Content-Type": JSON}, json.dumps(facts).encode())
@@ -130,9 +157,13 @@ class Exchange:
     def close(self) -> None:
         """Refuse what waits and end the threads. Safe to call twice."""
         self._batcher.close()
-        self._incoming.shutdown(wait=False, cancel_futures=True)
-        self._outgoing.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._incoming, self._outgoing, self._framing):
+            pool.close()
         self.routine.close()
+
+    def drain(self) -> None:
+        """Finish what is under way, and refuse what is new: 503. Any thread."""
+        self._is_draining = True
 
     async def answer(self, headers: Mapping[str, str], stream: AsyncIterable[bytes]) -> Reply:
         """Answer one request of the predict route.
@@ -162,7 +193,11 @@ class Exchange:
             answer: gets the body and the deadline, time.monotonic() seconds.
         """
         arrived_s = time.monotonic()
-        reply = await self._guarded(arrived_s, asked_ms, headers, stream, answer)
+        self._under_way += 1
+        try:
+            reply = await self._guarded(arrived_s, asked_ms, headers, stream, answer)
+        finally:
+            self._under_way -= 1
         self.metrics.seconds.observe(time.monotonic() - arrived_s)
         self.metrics.requests.labels(str(reply.status)).inc()
         return reply
@@ -175,11 +210,14 @@ class Exchange:
         stream: AsyncIterable[bytes],
         answer: Callable[[bytes, float], Awaitable[Reply]],
     ) -> Reply:
+        if self._is_draining:
+            return _refuse(503, self._problem(), 1.0)
         try:
             deadline_s = arrived_s + self._budget_s(asked_ms) * (1 - self._policy.margin)
             async with asyncio.timeout(max(0.0, deadline_s - time.monotonic())):
-                body = await _read(stream, headers.get("content-length"))
-                return await answer(body, deadline_s)
+                with self._budget.share() as share:
+                    body = await share.read(stream, headers.get("content-length"))
+                    return await answer(body, deadline_s)
         except (WireError, FrameError) as error:
             return Reply(400, {"Content-Type": _PLAIN}, str(error).encode())
         except ConsentError as error:
@@ -216,26 +254,23 @@ class Exchange:
 
     async def _answer_in_turn(self, payload: Payload, deadline_s: float) -> Reply:
         """Answer JSON and whole frames, a bounded number of them at once."""
-        inputs: Inputs = await _run(self._incoming, self.routine.preprocess, payload)
-        if inputs.task is Task.CROPS:
-            return await self._finish(await self._batched(inputs, deadline_s))
-        if self._frames >= self._policy.max_frames:
-            raise OverloadedError("Too many whole frames are at work. Send this one again in a moment.", 0.2)
-        self._frames += 1
-        try:
-            outputs: Outputs = await _run(self._incoming, self.routine.predict, inputs)
-        finally:
-            self._frames -= 1
-        if outputs.done < outputs.found or not outputs.found:
-            self.metrics.covered.inc()
-        return await self._finish(outputs)
+        with self._budget.share() as share:
+            inputs = await self._incoming.run(partial(self.routine.preprocess, payload))
+            share.take(inputs.images.nbytes)
+            if inputs.task is Task.CROPS:
+                return await self._finish(await self._batched(inputs, deadline_s))
+            outputs = await self._framing.run(partial(self.routine.predict, inputs))
+            if outputs.done < outputs.found or not outputs.found:
+                self.metrics.covered.inc()
+            return await self._finish(outputs)
 
     async def _answer_crops(self, payload: Payload, deadline_s: float) -> Reply:
         with self._batcher.expecting(self._model_deadline_s(deadline_s)):
             # Raw pixels are not decoded, so a thread would only cost its wake-up.
-            is_raw = peek_encoding(payload.body) is Encoding.RAW
+            read = partial(self.routine.preprocess, payload)
             with self.metrics.stage("decode"):
-                inputs: Inputs = await _run(None if is_raw else self._incoming, self.routine.preprocess, payload)
+                is_raw = peek_encoding(payload.body) is Encoding.RAW
+                inputs: Inputs = read() if is_raw else await self._incoming.run(read)
             answer = self._submit(inputs, deadline_s)
         return await self._finish(Outputs(await answer, inputs.reply, inputs.encoding))
 
@@ -255,7 +290,8 @@ class Exchange:
         started_s = time.monotonic()
         is_raw = outputs.encoding is Encoding.RAW
         with self.metrics.stage("encode"):
-            content = await _run(None if is_raw else self._outgoing, _encode, self.routine, outputs)
+            encode = partial(_encode, self.routine, outputs)
+            content = encode() if is_raw else await self._outgoing.run(encode)
         self._finish_s += _SMOOTHING * (time.monotonic() - started_s - self._finish_s)
         headers = self.named(outputs.reply)
         if outputs.found or outputs.done or outputs.reply.startswith("image/"):
@@ -290,31 +326,6 @@ def parse_content_type(header: str) -> tuple[str, Mapping[str, str]]:
     message["content-type"] = header[:500].replace("\r", " ").replace("\n", " ")
     parameters = {str(key).lower(): str(value) for key, value in message.get_params([], unquote=True)[1:]}
     return message.get_content_type() if header else "", parameters
-
-
-async def _run(pool: Executor | None, call: Callable[..., T], *arguments: Any) -> T:
-    """Run a call on a pool, or, where there is none, here and now."""
-    if pool is None:
-        return call(*arguments)
-    return await asyncio.get_running_loop().run_in_executor(pool, call, *arguments)
-
-
-async def _read(stream: AsyncIterable[bytes], length: str | None) -> bytes:
-    """Read a body, but not more of it than any request may have."""
-    chunks: list[bytes] = []
-    size = int(length) if length and length.isdecimal() else 0
-    if size <= MAX_BODY_BYTES:
-        size = 0
-        async for chunk in stream:
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > MAX_BODY_BYTES:
-                break
-    if size > MAX_BODY_BYTES:
-        raise WireError(
-            f"A body must have at most {MAX_BODY_BYTES} bytes, but has {size} or more. Send fewer pictures."
-        )
-    return b"".join(chunks)
 
 
 def _encode(routine: Routine, outputs: Outputs) -> bytes:

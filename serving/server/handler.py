@@ -6,6 +6,7 @@ from fastapi import Request, Response
 from google.cloud.aiplatform.prediction.handler import Handler
 
 from serving.server.exchange import Exchange
+from serving.server.serve import answer_request
 from serving.server.settings import ServerSettings
 from serving.server.trust import open_trust
 
@@ -33,5 +34,4 @@ class BinaryHandler(Handler):
 
     async def handle(self, request: Request) -> Response:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Answer one request; never raises for what a client sent."""
-        reply = await self.exchange.answer(request.headers, request.stream())
-        return Response(reply.body, reply.status, dict(reply.headers))
+        return await answer_request(request, self.exchange.answer)

@@ -40,7 +40,7 @@ PICTURES: Mapping[str, Encoding] = {
     "image/webp": Encoding.WEBP,
     "image/png": Encoding.PNG,
 }
-LIMITS = WireLimits(max_bytes=10_000_000, max_count=16, max_side=2160)
+LIMITS = WireLimits(max_bytes=10_000_000, max_count=16, max_side=2160, max_pixels=8 * 1024 * 1024)
 QUALITY = 90
 CONSENT_S = 10.0
 

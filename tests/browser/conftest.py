@@ -31,6 +31,7 @@ QUIET = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--allow-loopback-in-peer-connection",  # in a network of its own there is nothing else (tests/support/outside.py)
     "--autoplay-policy=no-user-gesture-required",
 ]
 FAKE_CAMERA = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]

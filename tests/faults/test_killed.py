@@ -136,10 +136,9 @@ def assert_is_the_whole_clip(path: Path) -> None:
 # ---------------------------------------------------------------- registration
 
 REGISTERING = """
-import os, sys
+import sys
 from pathlib import Path
-from understudy.jobs.quiet_logs import keep_quiet
-keep_quiet(os.environ)
+import pipelines
 import mlflow
 import mlflow.pyfunc
 from pipelines.registry import Registry

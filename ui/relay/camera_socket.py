@@ -38,7 +38,8 @@ _PROBLEMS = {
     "NotReadableError": "Another program holds the camera. Close it there, then start again.",
     "insecure": REMEDIES[CameraState.INSECURE],
     "unplugged": "The camera was unplugged or taken away. Plug it in again, then start.",
-    "unreachable": "The page cannot open a WebSocket to the app. A proxy between them must let WebSockets through.",
+    "unreachable": "The page cannot open a WebSocket to the app. Reload the page; if that does not help, a proxy "
+    "between them must let WebSockets through.",
     "closed": "The connection to the app ended. Start again; if it stays away, reload the page.",
 }
 

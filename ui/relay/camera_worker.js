@@ -15,7 +15,7 @@ const orders = {
     pen = canvas.getContext("2d");
   },
   settings: ({ inFlight, quality }) => Object.assign(settings, { inFlight, quality }),
-  // Opens the socket at `url` and says hello with `token`. Frames come from a stream (`frames`), or as `frame` orders.
+  // Opens the socket at `url`, to which `token` is the key. Frames come from a stream (`frames`), or as `frame` orders.
   start({ url, token, frames }) {
     stop();
     run = new Line(url, token);
@@ -38,12 +38,11 @@ class Line {
     this.underWay = this.answered = this.painted = 0;
     this.sheet = new OffscreenCanvas(1, 1);
     this.pen = this.sheet.getContext("2d");
-    this.socket = new WebSocket(url);
+    this.socket = new WebSocket(url, ["understudy.frames", token]);
     this.socket.binaryType = "blob";
     let problem = "unreachable";
     this.socket.onopen = () => {
       problem = "closed";
-      this.socket.send(token);
       this.tell({ event: "open" });
     };
     this.socket.onclose = () => this.tell({ event: "problem", problem });

@@ -1,6 +1,6 @@
 """The WebSocket relay: JPEG frames over the app's own port, for networks that let no UDP through.
 
-The browser (`camera_socket.js`) opens the socket, sends its viewer's token, then one JPEG a
+The browser (`camera_worker.js`) opens the socket with its viewer's token, and sends one JPEG a
 message, a few of them unanswered at most. Each is answered by one JPEG, in order: what the
 viewer's pipeline shows. Frames never travel through Streamlit's own messages, which would
 run the page again.
@@ -13,22 +13,21 @@ import threading
 import time
 
 import cv2
-import numpy as np
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from liveframe.cover import slate
-from liveframe.errors import FrameError
+from liveframe.errors import WireError
 from liveframe.frame import Image
+from liveframe.remote.picture import decode_picture
 from ui.relay.frame_executor import FrameExecutor
 from ui.session.stream import FAULT_SENTENCE, FrameHandler, StreamCounts
 from ui.session.viewer import ViewerRegistry
 
-TOKEN_WAIT_S = 5.0
+SUBPROTOCOL = "understudy.frames"
 MOST_FRAME_BYTES = 2_000_000
-LARGEST_PX = (1080, 1920)  # height, width
+LONGEST_SIDE = 1920  # px
 JPEG_QUALITY = 85
-UNKNOWN_VIEWER = 4401  # close codes of our own
-REPLACED = 4409
+REPLACED = 4409  # a close code of our own
 
 _log = logging.getLogger(__name__)
 
@@ -126,21 +125,16 @@ class SocketStream:
 
 
 async def relay_frames(socket: WebSocket, registry: ViewerRegistry) -> None:
-    """Serve one WebSocket: find the viewer by the token in the first message, then relay.
+    """Serve one WebSocket: find the viewer by the token that the handshake carries, then relay.
 
-    No cookie is read, so another site's page gains nothing by opening this socket: without a
-    token, which only the viewer's own page knows, it is closed.
+    The token is offered as a subprotocol, beside ours: so it is checked before the socket is accepted, and no message
+    of a stranger is read. No cookie is: another site's page gains nothing by opening this socket.
     """
-    await socket.accept()
-    try:
-        token = await asyncio.wait_for(socket.receive_text(), TOKEN_WAIT_S)
-    except (TimeoutError, WebSocketDisconnect, RuntimeError, KeyError):
-        token = ""
-    viewer = registry.find(token)
+    viewer = next((seen for token in socket.scope["subprotocols"][1:2] if (seen := registry.find(token))), None)
     if viewer is None:
-        with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # gone already
-            await socket.close(UNKNOWN_VIEWER)
+        await socket.close()  # before it is accepted: HTTP 403
         return
+    await socket.accept(SUBPROTOCOL)
     stream = SocketStream(socket, viewer)
     viewer.attach(stream)
     await stream.run()
@@ -153,37 +147,14 @@ def decode_jpeg(jpeg: bytes) -> Image:
         uint8 [H, W, 3], BGR.
 
     Raises:
-        FrameError: it is no JPEG, or larger than a camera's frame may be. Nothing is decoded before
-            its header was read.
+        WireError: it is no JPEG, or larger or costlier than a camera's frame may be. Nothing is decoded before its
+            header was read.
     """
-    if len(jpeg) > MOST_FRAME_BYTES:
-        raise FrameError(f"A frame must be at most {MOST_FRAME_BYTES} bytes, but has {len(jpeg)}. Lower the quality.")
-    height, width = jpeg_size(jpeg)
-    if not (0 < height <= LARGEST_PX[0] and 0 < width <= LARGEST_PX[1]):
-        raise FrameError(f"A frame must be at most 1920x1080, but is {width}x{height}. Lower the camera's resolution.")
-    image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    if image is None:
-        raise FrameError("A frame must be a JPEG, but could not be decoded. Dropped.")
-    return np.asarray(image, np.uint8)
+    if len(jpeg) > MOST_FRAME_BYTES or jpeg[:2] != b"\xff\xd8":
+        raise WireError(f"A frame must be a JPEG of at most {MOST_FRAME_BYTES} bytes, but has {len(jpeg)}. Dropped.")
+    return decode_picture(jpeg, LONGEST_SIDE)
 
 
 def encode_jpeg(image: Image) -> bytes:
     """Encode uint8 [H, W, 3] BGR as JPEG."""
     return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
-
-
-def jpeg_size(jpeg: bytes) -> tuple[int, int]:
-    """Read height and width off a JPEG's frame header (ITU-T T.81, B.2.2).
-
-    Raises:
-        FrameError: it is no JPEG, or has no frame header.
-    """
-    if jpeg[:2] != b"\xff\xd8":
-        raise FrameError("A frame must be a JPEG, but does not start as one. Dropped.")
-    at = 2
-    while at + 9 <= len(jpeg) and jpeg[at] == 0xFF:
-        marker = jpeg[at + 1]
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            return int.from_bytes(jpeg[at + 5 : at + 7], "big"), int.from_bytes(jpeg[at + 7 : at + 9], "big")
-        at += 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
-    raise FrameError("A JPEG must have a frame header, but this one has none. Dropped.")

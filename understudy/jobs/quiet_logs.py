@@ -1,10 +1,15 @@
-"""Keeps dependencies from phoning home: entry points call it before anything else is imported."""
+"""Keeps dependencies from phoning home. Every package of this repository calls it as it is imported.
+
+Libraries read these switches when they are loaded, so the first import must set them: `understudy/__init__.py` does,
+and the other packages that load such libraries import it first.
+"""
 
 from collections.abc import MutableMapping
 
-# Read by MLflow when it is imported, and by whatever honours the common sign (https://consoledonottrack.com).
-# Streamlit's own switch is in .streamlit/config.toml; kfp sends nothing.
+# Read by ONNX Runtime, which otherwise sends events from native code and keeps a device's id under ~/.cache, by MLflow,
+# and by whatever honours the common sign (https://consoledonottrack.com). kfp sends nothing.
 _SWITCHES = {
+    "ORT_DISABLE_TELEMETRY": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
     "STREAMLIT_BROWSER_GATHER_USAGE_STATS": "false",
@@ -15,7 +20,7 @@ def keep_quiet(environment: MutableMapping[str, str]) -> None:
     """Turn telemetry off, unless the operator has decided otherwise.
 
     Args:
-        environment: os.environ, handed in by the entry point; child processes inherit it.
+        environment: os.environ; child processes inherit it.
     """
     for name, value in _SWITCHES.items():
         environment.setdefault(name, value)
