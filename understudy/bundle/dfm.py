@@ -74,8 +74,8 @@ def export_dfm(bundle: Bundle, persona: str, facts: Mapping[str, str]) -> bytes:
     info, manifest = bundle.persona(persona), bundle.manifest
     if manifest.is_one_shot:
         raise BundleError(
-            f"{persona} is painted from a picture, and a .dfm holds a network of its own. Train one by the classic recipe "
-            "(training/configs/classic.toml) and export that bundle."
+            f"{persona} is painted from a picture, and a .dfm holds a network of its own. Train one by the classic "
+            "recipe (training/configs/classic.toml) and export that bundle."
         )
     member = next(entry.decoder for entry in manifest.personas if entry.name == info.name)
     encoder = ModelProto.FromString(bundle.read(manifest.network))
