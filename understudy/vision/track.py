@@ -259,7 +259,7 @@ class FaceTracker:
         start_s = time.perf_counter()
         found = self._detector.detect(image, self._settings.min_score)
         if not found or change is not Change.NONE or self._since_detection >= self._settings.detect_every:
-            # What comes in moves for some frames, and one turn in each is enough; at the start or after a cut it is there.
+            # What comes in moves for some frames, and one turn in each is enough; not so at first and after a cut.
             self._turn = (self._turn + 1) % 3
             turns = (0, 1, 2) if change is Change.CUT or self._is_first_look else (self._turn,)
             self._is_first_look = False
