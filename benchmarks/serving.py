@@ -1,7 +1,7 @@
 """The serving tier on loopback: `python -m benchmarks.serving` prints one JSON object.
 
 Overhead: what a request costs beyond the bare model call, for raw bytes and for JSON, in
-turn with that call. Overload: goodput and waits at one, one and a half and two times the
+turn with that call. Overload: goodput and waits at one, two, four and ten times the
 peak, and the order of a stream's pictures at two times of it. Delay: frames per second through a client with several
 requests in flight, with the embedded model and with a network 40 ms away. Path: the same for the app's whole path,
 camera frame to shown frame, and the largest difference between its pixels, crops sent raw.
@@ -111,7 +111,7 @@ def _ask_json(transport: Transport, batch: Batch) -> Batch:
 
 
 def measure_overload(url: str, model: BatchModel, seconds: float, deadline_ms: float) -> dict[str, object]:
-    """Find the peak by closed loops, then send up to twice of it in open loops.
+    """Find the peak by closed loops, then send up to ten times of it in open loops.
 
     Returns:
         By load: sent, good (200 within the deadline), refused, and the longest waits as shares of the deadline.
@@ -123,7 +123,7 @@ def measure_overload(url: str, model: BatchModel, seconds: float, deadline_ms: f
     asyncio.run(closed_loop(url, patient, 4, 0.5))
     peak = max(_goodput(asyncio.run(closed_loop(url, patient, callers, seconds)), seconds, 5e3) for callers in (8, 16))
     loads: dict[str, object] = {"peak_hz": _round(peak), "deadline_ms": deadline_ms}
-    for share in (0.5, 1.0, 1.5, 2.0):
+    for share in (0.5, 1.0, 2.0, 4.0, 10.0):
         outcomes = asyncio.run(open_loop(url, urgent, peak * share, seconds))
         loads[f"{share:g}x"] = _load_figures(outcomes, seconds, deadline_ms, peak)
     return loads

@@ -213,6 +213,7 @@ def run_on_ray(items: Sequence[Item], address: str, workers: int) -> Iterator[Ou
     # Ray reports its usage to its makers unless it is told not to.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # a busy machine takes its time
     import ray
 
     carried = {key: value for key, value in os.environ.items() if key.startswith(_CARRIED)}

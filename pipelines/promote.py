@@ -26,7 +26,7 @@ from liveframe.errors import LiveframeError
 from pipelines.gates import DEFAULT_GATES, Gate, Verdict, judge_gates, load_gates
 from pipelines.held_out import judge_held_out
 from pipelines.registry import CHALLENGER, CHAMPION, DEFAULT_NAME, ROLLED_BACK_TAG, Registry, RegistryError
-from training.model.log_model import fetch_bundle, find_version
+from training.model.log_model import fetch_bundle, find_version, logged_model_id
 from training.model.tracking_uri import log_dataset, use_tracking
 from understudy.bundle.bundle import Bundle, BundleError
 from understudy.consent.persona import Persona
@@ -212,7 +212,9 @@ def _concluded(registry: Registry, decision: Decision, trial: Trial) -> Decision
         for clip in trial.clips:
             log_dataset(clip.stem, str(clip.absolute()), hashlib.sha256(clip.read_bytes()).hexdigest(), "evaluation")
         mlflow.log_params({"candidate": decision.candidate, "champion": decision.champion or "none"})
-        mlflow.log_metrics({"promoted": float(decision.is_promoted)} | _metrics(decision), model_id=version.model_id)
+        mlflow.log_metrics(
+            {"promoted": float(decision.is_promoted)} | _metrics(decision), model_id=logged_model_id(version)
+        )
         mlflow.log_text(decision.to_json() + "\n", "decision.json")
     return decision
 

@@ -11,7 +11,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -246,7 +246,7 @@ def _suspects_faces() -> Callable[[Image], bool]:
 
 
 @contextmanager
-def _chosen(options: argparse.Namespace, word: str, environment: Mapping[str, str]) -> Iterator[Choice]:
+def _chosen(options: argparse.Namespace, word: str, environment: Mapping[str, str]) -> Generator[Choice]:
     """Find who was asked for; a photo's persona lives as long as the block."""
     if options.photo is not None:
         with tempfile.TemporaryDirectory(prefix="understudy-") as room:
@@ -260,7 +260,7 @@ def _chosen(options: argparse.Namespace, word: str, environment: Mapping[str, st
 
 
 @contextmanager
-def _engaged(options: argparse.Namespace, word: str, environment: Mapping[str, str]) -> Iterator[_Player]:
+def _engaged(options: argparse.Namespace, word: str, environment: Mapping[str, str]) -> Generator[_Player]:
     with _chosen(options, word, environment) as choice:
         verified = _performer(options, choice, environment)
         others: list[VerifiedSwapper] = []

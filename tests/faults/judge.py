@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import cv2
@@ -130,7 +130,13 @@ def grain_at(fine: Marks, face: Truth) -> Marks:
 
 
 def _embed(image: Image, face: Truth) -> Embedding:
-    return _embedder().embed(image, face.as_face())
+    """Embed a face, turned upright first: dlib knows no other."""
+    eyes = face.landmarks[1] - face.landmarks[0]
+    middle = face.landmarks.mean(0)
+    matrix = cv2.getRotationMatrix2D(middle.tolist(), float(np.degrees(np.arctan2(eyes[1], eyes[0]))), 1.0)
+    upright = np.asarray(cv2.warpAffine(image, matrix, image.shape[1::-1], borderMode=cv2.BORDER_REFLECT), np.uint8)
+    landmarks = (face.landmarks @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
+    return _embedder().embed(upright, replace(face, landmarks=landmarks).as_face())
 
 
 @cache

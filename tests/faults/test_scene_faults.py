@@ -170,7 +170,7 @@ def test_face_at_any_roll_is_swapped_or_covered(
 ) -> None:
     if person != ASTRONAUT and not (SHARED / "clips" / f"{person}.mp4").is_file():
         pytest.skip("the clips of ../shared are not here")
-    frames = frames_per_fault(request.config) // (1 if person == ASTRONAUT else 3)
+    frames = frames_per_fault(request.config)
     judge, states = on_film_time(swapper, islice(ROLLS[fault](Camera(), person), frames), 30)
     record_property(SHOWN, (fault, judge.frames, len(judge.raw)))
     assert judge.raw == [], f"raw faces in {len(judge.raw)} of {judge.frames} frames: {judge.raw[:20]}"

@@ -177,3 +177,11 @@ def test_the_command_brings_a_dfm_in_as_a_bundle(
     assert bundle.personas[0].title == "Kim" and not (tmp_path / "kim-still.png").exists()
     given = faces(64)[:, : bundle.manifest.input_shape[0], : bundle.manifest.input_shape[1]]
     assert np.array_equal(bundle.swap_model("kim").predict(given)[..., :3], given)
+
+
+def test_a_persona_that_is_a_picture_cannot_become_a_dfm(tmp_path, capsys):
+    from training.dfm import main
+    from understudy.bundle.bundle import default_bundle
+
+    assert main([str(default_bundle()), "--persona", "clara", "--out", str(tmp_path / "clara.dfm")]) != 0
+    assert "classic recipe" in capsys.readouterr().err

@@ -94,7 +94,8 @@ def test_wrong_manifest_is_refused_before_anything_begins(text: str, sentence: s
         read_manifest(tmp_path / "clips.jsonl", "convert")
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.slow  # a cluster starts, and a worker dies and is replaced
+@pytest.mark.timeout(600)
 def test_ray_of_two_workers_loses_nothing_when_one_is_killed(home: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="Ray is an extra")
     path = manifest(home, tmp_path)
@@ -124,8 +125,8 @@ def test_ray_of_two_workers_loses_nothing_when_one_is_killed(home: Path, tmp_pat
                     return True
             return run.poll() is not None
 
-        wait_until(kill_a_busy_worker, 120)
-        text, _ = run.communicate(timeout=240)
+        wait_until(kill_a_busy_worker, 300)
+        text, _ = run.communicate(timeout=280)
     assert run.returncode == 0, (tmp_path / "log").read_text()[-3000:]
     found = outcomes(text)
     assert len(found) == CLIPS and {each["state"] for each in found.values()} == {"done"}

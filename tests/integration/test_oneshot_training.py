@@ -295,3 +295,28 @@ def test_one_command_trains_and_exports(made, exported, tmp_path):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert Bundle.load(tmp_path / "out/bundle").manifest.is_one_shot
+
+
+def test_shape_model_is_learned_from_drivers_by_its_command(made, tmp_path, capsys):
+    from training.data.shape_model import main
+
+    assert main(["--drivers", str(tmp_path / "none"), "--out", str(tmp_path / "shape.npz")]) == 2
+    assert "training.data.triplets" in capsys.readouterr().err
+    assert main(["--drivers", str(made / "drivers"), "--out", str(tmp_path / "shape.npz")]) == 2
+    assert "Add drivers" in capsys.readouterr().err, "a handful of faces is no crowd"
+
+
+def test_persona_looks_the_same_whichever_bundle_plays_it(exported):
+    """A persona brings its own reference and network: pixels do not depend on where it is played."""
+    from understudy.swap.renderer import open_renderer
+
+    bundle, pictures = Bundle.load(exported), []
+    for model in (
+        FaceSwapper(bundle, SwapSettings("mia")),
+        FaceSwapper(settings=SwapSettings("mine"), renderers={"mine": open_renderer(bundle, "mia")}),
+    ):
+        model.warm_up()
+        session = model.open_session()
+        pictures.append(session.process(Frame(astronaut().copy(), 0, 0.0)).image)
+        session.close()
+    assert np.array_equal(*pictures)

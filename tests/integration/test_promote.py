@@ -84,6 +84,20 @@ def test_a_candidate_is_compared_with_the_champion_on_the_same_clips_in_one_run(
     assert run.data.metrics["champion/astronaut/ada/coverage"] == theirs[0].coverage
 
 
+def test_what_was_rolled_back_is_not_promoted_again_unless_asked_for(site: _Site) -> None:
+    registry = Registry("returned")
+    for bundle, version in ((site.good, 1), (site.other, 2)):
+        registry.register(bundle, alias="challenger")
+        registry.move_alias("champion", version)
+    assert registry.rollback() == (2, 1)
+    decision = promote(registry, "models:/returned@challenger", site.trial, LENIENT, site.trust)
+    assert not decision.is_promoted and [verdict.gate for verdict in decision.failed] == ["rollback"]
+    assert "--again" in decision.failed[0].sentence and registry.version_of("champion") == 1
+    uri = "models:/returned@challenger"
+    assert promote(registry, uri, site.trial, LENIENT, site.trust, is_again=True).is_promoted
+    assert registry.version_of("champion") == 2
+
+
 def test_a_failed_gate_leaves_the_alias_and_says_by_how_much(site: _Site) -> None:
     registry = Registry("strict")
     registry.register(site.good)

@@ -34,6 +34,7 @@ from understudy.bundle.pixelate import write_pixelate_bundle
 from understudy.consent.check import read_record
 from understudy.consent.record import ConsentError
 from understudy.consent.trust_store import TrustStore
+from understudy.swap.swapper import FaceSwapper
 
 CROPS = np.random.default_rng(0).integers(0, 255, (3, 32, 32, 3), np.uint8)
 PATIENT_MS = 10_000  # the longest that may be asked for: a busy machine takes its time
@@ -346,3 +347,30 @@ def test_content_type_is_read_with_its_parameters() -> None:
         "image/jpeg",
         {"variant": "a b", "deadline-ms": "7"},
     )
+
+
+def test_crops_are_answered_while_whole_frames_warm_up(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first whole frame loads a detector and a mesh; crops' deadlines are 200 ms."""
+    is_warming, may_end = threading.Event(), threading.Event()
+    warm_up = FaceSwapper.warm_up
+
+    def slow(model: FaceSwapper) -> None:
+        is_warming.set()
+        may_end.wait(30)
+        warm_up(model)
+
+    monkeypatch.setattr(FaceSwapper, "warm_up", slow)
+    routine = Routine()
+    routine.load(str(bundle))
+    frame = Payload("image/png", encode_picture(np.zeros((240, 320, 3), np.uint8), Encoding.PNG))
+    whole = threading.Thread(target=lambda: routine.predict(routine.preprocess(frame)), daemon=True)
+    whole.start()
+    assert is_warming.wait(30)
+    crops: list[NDArray[np.uint8]] = []
+    asked = threading.Thread(target=lambda: crops.append(routine.model("ada").predict(CROPS)), daemon=True)
+    asked.start()
+    asked.join(10)
+    is_answered = bool(crops)
+    may_end.set()
+    whole.join(60)
+    assert is_answered and crops[0].shape[0] == len(CROPS)

@@ -89,6 +89,15 @@ def test_empty_studio_says_what_to_do(page: AppTest) -> None:
     assert "You have no personas of your own yet" in page.info[0].value
 
 
+def test_everything_that_is_missing_is_said_before_the_press(page: AppTest) -> None:
+    page.run()
+    (missing,) = [caption.value for caption in page.caption if caption.value.startswith("Still missing")]
+    for what in ("a name", "a face", "the name of the person", "the box beside", "proof of the permission"):
+        assert what in missing
+    fill(page)
+    assert not [caption for caption in page.caption if caption.value.startswith("Still missing")]
+
+
 @pytest.mark.parametrize("missing", ["box", "form", "name"])
 def test_no_persona_without_a_whole_permission(page: AppTest, missing: str) -> None:
     fill(page, with_form=missing != "form")

@@ -1,6 +1,6 @@
 """Learn the face-shape model from meshes: who somebody is, apart from what the face does.
 
-    uv run python -m training.data.shape_model --crops work/triplets/crops.npz --out understudy/swap/shape_model.npz
+    uv run python -m training.data.shape_model --drivers work/triplets/drivers --out understudy/swap/shape_model.npz
 
 Expression: the main directions in which the meshes of one clip leave that person's mean. Identity: the main directions
 in which different people's meshes differ, with the expression's directions projected out. After the 3-D morphable
@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from training.data.drivers import DriversError, open_crops
 from understudy.swap.shape import FaceShapeModel, upright
 from understudy.vision.align import mean_mesh
 from understudy.vision.face import MESH_POINTS
@@ -85,14 +86,13 @@ def write(model: FaceShapeModel, path: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status: 2 where there is too little to learn from."""
     parser = argparse.ArgumentParser(prog="training.data.shape_model", description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--crops", type=Path, required=True, help="crops.npz of training.data.triplets")
+    parser.add_argument("--drivers", type=Path, required=True, help="the `drivers` folder of training.data.triplets")
     parser.add_argument("--out", type=Path, required=True, help="the .npz to write")
     options = parser.parse_args(arguments)
     try:
-        with np.load(options.crops, allow_pickle=False) as held:
-            meshes, clips = held["meshes"], held["clips"]
-        model = learn(meshes, clips)
-    except (OSError, KeyError, ValueError) as error:
+        faces = open_crops(options.drivers)
+        model = learn(faces.meshes, faces.clips)
+    except (DriversError, ValueError) as error:
         print(f"training.data.shape_model: {error}", file=sys.stderr)
         return 2
     write(model, options.out)

@@ -166,6 +166,15 @@ def find_version(uri: str, client: MlflowClient | None = None) -> ModelVersion:
         ) from error
 
 
+def logged_model_id(version: ModelVersion) -> str | None:
+    """Return the id of the logged model behind a version, which its figures belong to; None for an old version.
+
+    The sqlite store leaves `model_id` out, but the version's source names it: `models:/m-...`.
+    """
+    named = re.fullmatch(r"models:/(m-[0-9a-f]+)", version.source or "")
+    return version.model_id or (named[1] if named else None)
+
+
 def _description(bundle: ServableBundle) -> str:
     """Return what people read of a version: the bundle's model card, as much as fits."""
     card = bundle.path / "model_card.md"

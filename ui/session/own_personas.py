@@ -48,7 +48,7 @@ class ShelfPersona:
     folder: Path
     name: str
     title: str
-    is_played_by_still: bool = False
+    is_played_by_still: bool = True
 
     @property
     def info(self) -> PersonaInfo:
@@ -129,7 +129,7 @@ def shelved(workspace: Workspace) -> list[ShelfPersona]:
         with suppress(ValueError, KeyError, OSError):  # half-made or half-removed: not on the shelf
             stored = json.loads(note.read_text())
             folder = note.parent
-            is_by_still = bool(stored.get("is_played_by_still", False))
+            is_by_still = bool(stored.get("is_played_by_still", True))
             found.append(ShelfPersona(folder, folder.name, str(stored["title"]), is_by_still))
     return found
 

@@ -38,6 +38,9 @@ def new_persona(workspace: Workspace) -> ShelfPersona | None:
     with permission:
         st.subheader("The permission")
         given = ask_permission(workspace)
+    missing = [what for what, is_there in {"a name": title.strip(), "a face": upload}.items() if not is_there]
+    if missing := [*missing, *given.missing()]:
+        st.caption("Still missing: " + "; ".join(missing) + ".")
     if not st.button("Make the persona", type="primary", icon=":material/face:", key="make_persona"):
         return None
     if upload is None:

@@ -54,25 +54,26 @@ class Permission:
     evidence: Mapping[str, Any]
     is_agreed: bool
 
+    def missing(self) -> list[str]:
+        """Give what is missing for a whole permission, as the page names it; nothing where it is whole."""
+        parts = {
+            "the name of the person whose face it is": bool(self.subject.strip()),
+            "the box beside the statement ticked": self.is_agreed,
+            "at least one use that it is for": bool(self.uses),
+            "“live” among its uses, or nobody can play it": not self.uses or "live" in self.uses,
+            "proof of the permission: a signed form, a recorded statement, or the camera check": bool(self.evidence),
+        }
+        return [what for what, is_there in parts.items() if not is_there]
+
     def check(self) -> None:
         """Refuse to go on without a whole permission.
 
         Raises:
-            ConsentError: MISSING, with what is missing.
+            ConsentError: MISSING, with everything that is missing.
         """
-        missing = [
-            (self.subject.strip(), "the name of the person whose face it is. Fill it in"),
-            (self.is_agreed, "the box beside the statement ticked. Tick it, if that is what was agreed"),
-            (self.uses, "at least one use that it is for. Choose one"),
-            ("live" in self.uses, "“live” among its uses, or nobody can play it. Choose it"),
-            (
-                self.evidence,
-                "proof of the permission: a signed form, a recorded statement, or the camera check. Add it",
-            ),
-        ]
-        for is_there, what in missing:
-            if not is_there:
-                raise ConsentError(ConsentFault.MISSING, f"A persona of a person must have {what}.")
+        if missing := self.missing():
+            sentence = f"A persona of a person must have {'; '.join(missing)}. Add what is missing."
+            raise ConsentError(ConsentFault.MISSING, sentence)
 
 
 def evidence_of_file(path: Path, name: str) -> dict[str, Any]:

@@ -72,8 +72,13 @@ def export_dfm(bundle: Bundle, persona: str, facts: Mapping[str, str]) -> bytes:
     from onnx import ModelProto
 
     info, manifest = bundle.persona(persona), bundle.manifest
+    if manifest.is_one_shot:
+        raise BundleError(
+            f"{persona} is painted from a picture, and a .dfm holds a network of its own. Train one by the classic "
+            "recipe (training/configs/classic.toml) and export that bundle."
+        )
     member = next(entry.decoder for entry in manifest.personas if entry.name == info.name)
-    encoder = ModelProto.FromString(bundle.read(manifest.encoder))
+    encoder = ModelProto.FromString(bundle.read(manifest.network))
     decoder = ModelProto.FromString(bundle.read(member))
     model = _joined(encoder, decoder, manifest.input_shape[0], manifest.output_shape[0])
     own = {"persona": info.title, "bundle": bundle.digest, "licence": manifest.licence}

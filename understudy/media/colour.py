@@ -7,6 +7,7 @@ import math
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,7 +138,7 @@ def _usual_range(frame: "VideoFrame") -> int:
 
 
 def _plane(frame: "VideoFrame", number: int) -> NDArray[np.uint8]:
-    plane = frame.planes[number]
+    plane: Any = frame.planes[number]
     rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
     return rows[: frame.height, : frame.width]
 
@@ -184,7 +185,7 @@ class ToneMap:
 
         graph = Graph()
         graph.threads = 2
-        source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=1)
+        source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1))
         with tempfile.TemporaryDirectory(prefix="understudy-") as room:
             path = Path(room, "tone.cube")
             path.write_text(self._cube)

@@ -27,6 +27,7 @@ from understudy.media.photo import check_pixels, decode_animation, decode_image,
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.packet import Packet
+    from av.video.codeccontext import VideoCodecContext
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
@@ -111,9 +112,10 @@ def video_stream(path: Path, container: "InputContainer") -> "VideoStream":
     stream = stream or next(iter(streams), None)
     if stream is None:
         raise MediaError(f"'{path.name}' must have one video stream, but has none. Choose a clip with pictures.")
-    if stream.codec_context is None:
+    context: VideoCodecContext | None = stream.codec_context  # none for codecs that FFmpeg does not know
+    if context is None:
         raise MediaError(f"'{path.name}' uses a codec that is not known here. Export it as H.264.")
-    codec = stream.codec_context.codec.name.removeprefix("lib").split("-")[0].split("_")[0]
+    codec = context.codec.name.removeprefix("lib").split("-")[0].split("_")[0]
     name = {"vpx": "vp8", "dav1d": "av1", "aom": "av1"}.get(codec, codec)
     if name not in _CODECS:
         raise MediaError(f"'{path.name}' uses the codec '{name}', which is not read here. Export it as H.264.")
@@ -285,7 +287,8 @@ class _Progressive:
             yield from self._flushed()
             self._graph, self._form = self._new_graph(frame), form
         self._waiting.append(frame.pts)
-        self._graph.vpush(frame)
+        graph: Any = self._graph
+        graph.vpush(frame)
         yield from self._ready()
 
     def _ready(self) -> "Iterator[VideoFrame]":

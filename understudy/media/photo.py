@@ -4,7 +4,7 @@ import io
 import re
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +35,7 @@ _JPEG_QUALITY = 95
 
 
 @contextmanager
-def _opened(path: Path, kind: str, limits: MediaLimits) -> "Iterator[Picture]":
+def _opened(path: Path, kind: str, limits: MediaLimits) -> "Generator[Picture]":
     """Open a picture, by the library for its kind alone, and judge what it declares."""
     from PIL import Image as Pictures
 

@@ -85,10 +85,10 @@ def _show_and_write(
         model.open_session(), conversion.policy, conversion.overlays, conversion.is_face_suspected, conversion.inspect
     )
     try:
-        for number, image in enumerate(images):
-            shown, outcome = clip_gate.show(Frame(image, number, number / 25))
+        looks = [clip_gate.show(Frame(image, number, number / 25)) for number, image in enumerate(images)]
     finally:
         clip_gate.close()
+    shown, outcome = looks[-1]
     if outcome not in (FrameOutcome.SWAPPED, FrameOutcome.KEPT) and not is_preview:
         raise ConvertError(
             f"'{conversion.source.name}' must show faces that can be swapped, but: {clip_gate.reason} Nothing was "

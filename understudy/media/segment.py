@@ -316,7 +316,7 @@ def _write_gif(segments: Sequence[Path], target: Path, timing: ClipFormat) -> No
     with av.open(file_address(target), "w", format="gif") as result, ExitStack() as stack:
         parts = [stack.enter_context(av.open(file_address(path))) for path in segments]
         first = parts[0].streams.video[0]
-        stream = cast("VideoStream", result.add_stream("gif", rate=min(timing.rate_hz, Fraction(_MOST_GIF_HZ))))
+        stream = result.add_stream("gif", rate=min(timing.rate_hz, Fraction(_MOST_GIF_HZ)))
         stream.width, stream.height, stream.pix_fmt = first.codec_context.width, first.codec_context.height, "pal8"
         stream.codec_context.time_base = Fraction(1, 100)
         for frame in _filtered(_timed(parts, timing.time_base), _gif_graph(first, timing)):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from understudy.media.decode import Note, open_clip
 
 if TYPE_CHECKING:
+    from av.audio.codeccontext import AudioCodecContext
     from av.audio.frame import AudioFrame
     from av.audio.stream import AudioStream
     from av.container import OutputContainer
@@ -29,6 +30,7 @@ _OPUS_RATES_HZ = (48_000, 24_000, 16_000, 12_000, 8_000)
 _LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 _BIT_RATE_A_CHANNEL = 80_000
 _USUAL_RATE_HZ = 48_000
+_LONGEST_SILENCE_S = 10  # written as silence; after a longer gap, sound goes on at its time
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ def add_sound(source: SoundSource, result: "OutputContainer", suffix: str, note:
 def _track(
     source: SoundSource, stream: "AudioStream", result: "OutputContainer", suffix: str
 ) -> "Iterator[Packet[Any]] | None":
-    context = stream.codec_context
+    context: AudioCodecContext | None = stream.codec_context  # none for codecs that FFmpeg does not know
     if context is None:
         return None
     name = context.codec.name.removesuffix("float").removeprefix("lib")
@@ -108,7 +110,7 @@ def _keep_language(stream: "AudioStream", track: "AudioStream") -> None:
 def _copied(source: SoundSource, index: int, track: "AudioStream") -> "Iterator[Packet[Any]]":
     with open_clip(source.path, source.kind) as container:
         for packet in _demuxed(container, index):
-            if packet.size == 0 or packet.pts is None or packet.time_base is None:
+            if packet.size == 0 or packet.pts is None:
                 continue
             time_s = float(packet.pts * packet.time_base)
             if source.end_s is not None and time_s >= source.end_s:
@@ -176,7 +178,7 @@ def _resampled(frames: "Iterator[AudioFrame]", track: "AudioStream") -> "Iterato
     size = context.frame_size or 1024
     rate_hz, channels, layout = context.sample_rate, context.channels, context.layout
     resampler, form, at = None, None, None
-    waiting = np.zeros((channels, 0), np.float32)
+    waiting: NDArray[np.float32] = np.zeros((channels, 0), np.float32)
     for frame in frames:
         now = (frame.format.name, frame.layout.name, frame.sample_rate)
         if resampler is None or now != form:
@@ -184,11 +186,13 @@ def _resampled(frames: "Iterator[AudioFrame]", track: "AudioStream") -> "Iterato
         due = round(float((frame.pts or 0) * (frame.time_base or 0)) * rate_hz)
         at = due if at is None else at
         gap = due - (at + waiting.shape[1])
-        if gap > rate_hz // 10:
-            waiting = np.concatenate([waiting, np.zeros((channels, min(gap, 3600 * rate_hz)), np.float32)], axis=1)
+        if gap > _LONGEST_SILENCE_S * rate_hz:
+            at, waiting = due, waiting[:, :0]
+        elif gap > rate_hz // 10:
+            waiting = np.concatenate([waiting, np.zeros((channels, gap), np.float32)], axis=1)
         frame.pts = None
         for part in resampler.resample(frame):
-            waiting = np.concatenate([waiting, part.to_ndarray()], axis=1)
+            waiting = np.concatenate([waiting, np.asarray(part.to_ndarray(), np.float32)], axis=1)
         while waiting.shape[1] >= size:
             yield _block(waiting[:, :size], layout, rate_hz, at)
             waiting, at = waiting[:, size:], at + size

@@ -119,6 +119,7 @@ class FaceTracker:
         self._unfitted: list[Face] = []
         self._is_unsure = False
         self._turn = 0
+        self._is_first_look = True
         self._scene = SceneWatch()
         self._since_detection = self._settings.detect_every
 
@@ -258,9 +259,10 @@ class FaceTracker:
         start_s = time.perf_counter()
         found = self._detector.detect(image, self._settings.min_score)
         if not found or change is not Change.NONE or self._since_detection >= self._settings.detect_every:
-            # What comes in moves for some frames, and one turn in each is enough; after a cut it is there at once.
+            # What comes in moves for some frames, and one turn in each is enough; not so at first and after a cut.
             self._turn = (self._turn + 1) % 3
-            turns = (0, 1, 2) if change is Change.CUT else (self._turn,)
+            turns = (0, 1, 2) if change is Change.CUT or self._is_first_look else (self._turn,)
+            self._is_first_look = False
             turned = self._roll.turned_faces(image, self._settings.min_score, turns)
             turned = [face for face in turned if not any(_is_same(face.box, other.box) for other in found)]
             known = [track.fit.box for track in self._tracks]
