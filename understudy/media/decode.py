@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import cv2
 import numpy as np
@@ -112,7 +112,8 @@ def video_stream(path: Path, container: "InputContainer") -> "VideoStream":
     stream = stream or next(iter(streams), None)
     if stream is None:
         raise MediaError(f"'{path.name}' must have one video stream, but has none. Choose a clip with pictures.")
-    context: VideoCodecContext | None = stream.codec_context  # none for codecs that FFmpeg does not know
+    # None for codecs that FFmpeg does not know, which its types leave out.
+    context = cast("VideoCodecContext | None", stream.codec_context)
     if context is None:
         raise MediaError(f"'{path.name}' uses a codec that is not known here. Export it as H.264.")
     codec = context.codec.name.removeprefix("lib").split("-")[0].split("_")[0]

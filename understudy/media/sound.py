@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,7 +80,8 @@ def add_sound(source: SoundSource, result: "OutputContainer", suffix: str, note:
 def _track(
     source: SoundSource, stream: "AudioStream", result: "OutputContainer", suffix: str
 ) -> "Iterator[Packet[Any]] | None":
-    context: AudioCodecContext | None = stream.codec_context  # none for codecs that FFmpeg does not know
+    # None for codecs that FFmpeg does not know, which its types leave out.
+    context = cast("AudioCodecContext | None", stream.codec_context)
     if context is None:
         return None
     name = context.codec.name.removesuffix("float").removeprefix("lib")

@@ -55,13 +55,13 @@ class RollCheck:
         Returns:
             The face without a mesh, or None where none is seen at any roll.
         """
-        centre, side = (face.box[:2] + face.box[2:]) / 2, float((face.box[2:] - face.box[:2]).max())
+        centre, side = _middle(face), float((face.box[2:] - face.box[:2]).max())
         looks = [self._look(image, centre, side, 2 * pi * turn / _TURNS) for turn in range(_TURNS)]
         best = max((look for look in looks if look is not None), key=lambda look: look.score, default=None)
         if best is None:
             return None
         eyes = best.landmarks[1] - best.landmarks[0]
-        centre, side = (best.box[:2] + best.box[2:]) / 2, float((best.box[2:] - best.box[:2]).max())
+        centre, side = _middle(best), float((best.box[2:] - best.box[:2]).max())
         again = self._look(image, centre, side, float(np.arctan2(eyes[1], eyes[0])))
         return again if again is not None and again.score >= best.score - 0.05 else best
 
@@ -130,9 +130,13 @@ def _best(patch: NDArray[np.uint8]) -> Face | None:
     return max(_detector(_SIDE).detect(patch, _LEAST_SCORE), key=lambda face: face.score, default=None)
 
 
+def _middle(face: Face) -> Points:
+    return np.asarray((face.box[:2] + face.box[2:]) / 2, np.float32)
+
+
 def _moved(face: Face, matrix: Matrix) -> Face:
     """A face brought from one picture into another; its box stays a square about the same middle."""
-    middle = transform(((face.box[:2] + face.box[2:]) / 2)[None], matrix)[0]
+    middle = transform(_middle(face)[None], matrix)[0]
     half = float((face.box[2:] - face.box[:2]).max()) / 2 * hypot(float(matrix[0, 0]), float(matrix[1, 0]))
     box = np.concatenate([middle - half, middle + half]).astype(np.float32)
     return Face(box, face.score, transform(face.landmarks, matrix))
