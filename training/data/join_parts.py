@@ -304,10 +304,10 @@ def trimmed(mesh: Points, image: Crop) -> Points:
     wide = np.maximum.reduce([pulled, np.roll(pulled, 1), np.roll(pulled, -1)])
     pulled = np.maximum(pulled, (np.roll(wide, 1) + wide + np.roll(wide, -1)) / 3)
     distance = np.linalg.norm(mesh[:, None, :2] - oval[None], axis=2)
-    nearest = distance.argmin(1)
     share = np.exp(-((distance.min(1) / (_MOST_TRIM * size)) ** 2))[:, None]
+    near = np.exp(-(((distance - distance.min(1, keepdims=True)) / (_STRETCH * size)) ** 2))  # smooth: no folds
     result = mesh.copy()
-    result[:, :2] += (inwards * pulled[:, None])[nearest] * share
+    result[:, :2] += near @ (inwards * pulled[:, None]) / near.sum(1, keepdims=True) * share
     return result.astype(np.float32)
 
 
