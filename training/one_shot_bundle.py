@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 
 from training.data.triplets import TripletError
 from training.export import quantise, replace_folder
-from training.mixing import MixTraining
 from training.model.checkpoint import CheckpointError
 from training.model.config import ConfigError, load_config
+from training.model.mixing import MixTraining
 from understudy.bundle.bundle import Bundle, BundleError, write_manifest
 from understudy.bundle.manifest import MIXER, ONE_SHOT
 from understudy.swap.served import ServedOneShot
@@ -46,7 +46,7 @@ def write_mixer(network: Any, path: Path, calibration: NDArray[np.float32] | Non
     """Write a mixing network as ONNX: inputs -> opacity, gain; in int8 where there are inputs to calibrate with.
 
     Args:
-        network: `training.mixing.build_mixer`'s.
+        network: `training.model.mixing.build_mixer`'s.
         path: the file to write.
         calibration: float32 [N, 128, 128, 7], typical inputs, or None for a float32 graph.
     """

@@ -439,7 +439,7 @@ _WITHOUT_TENSORFLOW = (
 
 def _train_mixer(config: TrainingConfig) -> str:
     """Train the mixing network, write its bundle with the personas of `personas_from`, and register it."""
-    from training.mixing import MixTraining
+    from training.model.mixing import MixTraining
     from training.one_shot_bundle import export_one_shot
 
     training = MixTraining(config)

@@ -156,8 +156,8 @@ def test_triplets_resume_and_others_are_refused(drivers, made, tmp_path, capsys)
 
 def test_keras_lights_as_the_painter_does(made):
     from training.data.triplets import Triplets
-    from training.mixing import light
-    from training.mixing import parts as split
+    from training.model.mixing import light
+    from training.model.mixing import parts as split
 
     rows = np.ascontiguousarray(Triplets.open(made).rows[:4])
     driver, warped, coverage, *_ = split(rows)
@@ -179,8 +179,8 @@ def test_coverage_in_triplets_is_the_painters(made):
 @pytest.fixture(scope="module")
 def trained(made, tmp_path_factory):
     """A training that ran to its end, and its configuration."""
-    from training.mixing import MixTraining
     from training.model.config import load_config
+    from training.model.mixing import MixTraining
 
     out = tmp_path_factory.mktemp("training")
     config = load_config(

@@ -457,7 +457,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             wanted = list_drivers(options.drivers, options.frames_per_clip, options.pictures)
             collect(wanted, options.out / "drivers", DriverFinder())
         if not options.keep_spectacles and not (options.out / "drivers" / "plain.npy").is_file():
-            from training.spectacles import mark_plain  # brings Keras: only where it is needed
+            from training.data.spectacles import mark_plain  # brings Keras: only where it is needed
 
             mark_plain(open_crops(options.out / "drivers"), options.out / "drivers")
         made = write_triplets(options.out, options.count, options.workers)

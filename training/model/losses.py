@@ -29,7 +29,7 @@ class LossWeights:
 
 @dataclass(frozen=True, slots=True)
 class MixLoss:
-    """How much each part of the mixing network's loss counts (`training.mixing`).
+    """How much each part of the mixing network's loss counts (`training.model.mixing`).
 
     Attributes:
         l1: mean absolute error of the composed picture, where the face is.
