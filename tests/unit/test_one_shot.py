@@ -258,3 +258,12 @@ def test_lids_of_a_shut_eye_touch_and_those_of_an_open_one_stay():
     assert np.array_equal(pair(0.3).shut().lids, pair(0.3).lids)
     half = pair(0.19).shut().lids[0, 9:, 1]
     assert -20 * 0.19 < half.min() == half.max() < 0
+
+
+def test_a_triangle_that_is_folded_in_the_photo_leaves_no_pinhole():
+    folded = MESH.copy()
+    brow = 105  # pulled over its neighbours
+    folded[brow, :2] += [0, 9]
+    positions, covered = ReferenceWarp(ReferenceFace(picture(2), folded), CONTROL_PX).map(CONTROL)
+    inside = cv2.erode(covered, np.ones((9, 9), np.uint8)) > 0
+    assert positions[inside].min() > 0, "every pixel inside the face comes from somewhere in the photo"

@@ -31,6 +31,8 @@ _SMALLEST_AREA_RATIO = 0.12
 # Sample points a pixel of the grid, where a triangle has its mean size: fewer leave holes in a wide open mouth.
 _SAMPLES_A_PX = 3.0
 _MOUTH_STEPS = 8
+# How far the map goes on where no triangle lies.
+_GROWN_PX = 4
 # Where no triangle lies, every pixel comes from here.
 _NOWHERE = np.array([[0, 0, -1e4, 0, 0, -1e4]], np.float32)
 _SMALLEST_LEVEL_PX = 64
@@ -86,7 +88,7 @@ class ReferenceWarp:
         label = _drawn(target[:, :2], rank, size)
         drawn = (label > 0).astype(np.uint8) * np.uint8(255)
         covered = np.asarray(cv2.morphologyEx(drawn, cv2.MORPH_CLOSE, _CLOSED), np.uint8)
-        for _ in range(2):  # closes what the points left open, and lets the map go on past the edge
+        for _ in range(_GROWN_PX):  # closes what the points and folded triangles left open, and goes on past the edge
             label = np.where(label > 0, label, cv2.dilate(label, _SMALL))
         to_source = np.concatenate([_NOWHERE, _affine(t[order], self._corners[order], area[order])]).T
         xx, xy, x0, yx, yy, y0 = np.take(to_source, label.astype(np.int32), axis=1)
