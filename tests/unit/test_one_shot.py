@@ -267,3 +267,13 @@ def test_a_triangle_that_is_folded_in_the_photo_leaves_no_pinhole():
     positions, covered = ReferenceWarp(ReferenceFace(picture(2), folded), CONTROL_PX).map(CONTROL)
     inside = cv2.erode(covered, np.ones((9, 9), np.uint8)) > 0
     assert positions[inside].min() > 0, "every pixel inside the face comes from somewhere in the photo"
+
+
+def test_pixels_beside_a_narrow_triangle_come_from_nearby():
+    """The map never leaps: neighbours inside the face come from neighbouring places, within a triangle's reach."""
+    narrow = CONTROL.copy()
+    narrow[[105, 66, 107], 1] = narrow[105, 1]  # a brow drawn onto one line
+    positions, covered = ReferenceWarp(reference(2), CONTROL_PX).map(narrow)
+    inside = cv2.erode(covered, np.ones((5, 5), np.uint8)) > 0
+    away = np.linalg.norm(positions - (np.dstack(np.meshgrid(*[np.arange(CONTROL_PX)] * 2)) * 2 + 0.5), axis=2)
+    assert away[inside].max() < 40

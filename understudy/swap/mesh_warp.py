@@ -33,6 +33,8 @@ _SAMPLES_A_PX = 3.0
 _MOUTH_STEPS = 8
 # How far the map goes on where no triangle lies.
 _GROWN_PX = 4
+# How far beside its triangle a pixel may come from, px of the reference.
+_SLACK_PX = 4.0
 # Where no triangle lies, every pixel comes from here.
 _NOWHERE = np.array([[0, 0, -1e4, 0, 0, -1e4]], np.float32)
 _SMALLEST_LEVEL_PX = 64
@@ -91,10 +93,20 @@ class ReferenceWarp:
         for _ in range(_GROWN_PX):  # closes what the points and folded triangles left open, and goes on past the edge
             label = np.where(label > 0, label, cv2.dilate(label, _SMALL))
         to_source = np.concatenate([_NOWHERE, _affine(t[order], self._corners[order], area[order])]).T
-        xx, xy, x0, yx, yy, y0 = np.take(to_source, label.astype(np.int32), axis=1)
+        which = label.astype(np.int32)
+        xx, xy, x0, yx, yy, y0 = np.take(to_source, which, axis=1)
         x = np.arange(size, dtype=np.float32)
         y = x[:, None]
-        return np.asarray(cv2.merge([xx * x + xy * y + x0, yx * x + yy * y + y0]), np.float32), covered
+        # A narrow triangle's map is steep: half a pixel beside it would come from far away.
+        own = self._corners[order]
+        low, high = (
+            np.concatenate([_NOWHERE[:, 2::3], each]).T for each in (own.min(1) - _SLACK_PX, own.max(1) + _SLACK_PX)
+        )
+        left, top = np.take(low, which, axis=1)
+        right, bottom = np.take(high, which, axis=1)
+        x_from = np.clip(xx * x + xy * y + x0, left, right)
+        y_from = np.clip(yx * x + yy * y + y0, top, bottom)
+        return np.asarray(cv2.merge([x_from, y_from]), np.float32), covered
 
     def sampled(self, positions: Map, scale: float, scratch: Scratch | None = None) -> NDArray[np.uint8]:
         """Read the reference.
