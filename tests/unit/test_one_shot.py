@@ -258,6 +258,8 @@ def test_lids_of_a_shut_eye_touch_and_those_of_an_open_one_stay():
     assert np.array_equal(pair(0.3).shut().lids, pair(0.3).lids)
     half = pair(0.19).shut().lids[0, 9:, 1]
     assert -20 * 0.19 < half.min() == half.max() < 0
+    narrow = pair(0.19)._replace(open_at=(0.15, 0.15))
+    assert np.array_equal(narrow.shut().lids, narrow.lids), "an eye that never opens wider is open"
 
 
 def test_a_triangle_that_is_folded_in_the_photo_leaves_no_pinhole():
@@ -277,3 +279,19 @@ def test_pixels_beside_a_narrow_triangle_come_from_nearby():
     inside = cv2.erode(covered, np.ones((5, 5), np.uint8)) > 0
     away = np.linalg.norm(positions - (np.dstack(np.meshgrid(*[np.arange(CONTROL_PX)] * 2)) * 2 + 0.5), axis=2)
     assert away[inside].max() < 40
+
+
+def test_dark_skin_in_bright_light_keeps_its_contrast():
+    """Three times as bright: the mean follows, fine structure grows by the gain's limit alone."""
+    ones = np.ones((CONTROL_PX, CONTROL_PX), np.float32)
+    rng = np.random.default_rng(0)
+    dark = np.clip(50 + rng.normal(0, 6, (CONTROL_PX, CONTROL_PX, 3)), 0, 255).astype(np.uint8)
+    bright = np.full_like(dark, 150)
+    relight = Relight(bright, dark)
+    gain, lift = relight.lifted(relight.quotient(ones))
+    middle = np.s_[8:24, 8:24]
+    assert gain.max() <= 1.6
+    assert (gain * 50 + lift)[middle].mean() == pytest.approx(150, rel=0.03)
+    dim = Relight(dark, bright)
+    gain, lift = dim.lifted(dim.quotient(ones))
+    assert not lift.any(), "what is darkened is multiplied"

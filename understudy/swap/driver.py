@@ -13,6 +13,8 @@ from understudy.swap.shape import FaceShapeModel, Identity, RunningIdentity, sha
 from understudy.vision.face import Face, Points
 from understudy.vision.iris import EyePair, IrisModel, eye_pair, eye_patches
 
+# An eye is open from this share of its widest opening lately on, within these limits; that is forgotten slowly.
+_OPEN_SHARE, _OPEN_AT, _FORGET = 0.72, (0.14, 0.27), 0.9995
 # Eyes whose picture changed by less, levels, rest: the camera's noise and the mesh's make as much.
 _CHANGED = 2.0
 
@@ -42,6 +44,7 @@ class _Eyes:
 
     def __init__(self, model: IrisModel) -> None:
         self._model = model
+        self._usual = (0.0, 0.0)
         self._points: list[Points] = []
         self._seen: list[NDArray[np.uint8]] = []
 
@@ -51,7 +54,7 @@ class _Eyes:
         if not self._points:
             self._points = [self._model.fit(patch) for patch in patches]
             self._seen = [_coarse(patch.picture) for patch in patches]
-            return eye_pair(patches, self._points)
+            return self._judged(eye_pair(patches, self._points))
         pictures = [_coarse(patch.picture) for patch in patches]
         changes = [cv2.norm(new, seen, cv2.NORM_L1) / new.size for new, seen in zip(pictures, self._seen, strict=True)]
         which = int(changes[1] > changes[0])
@@ -62,7 +65,15 @@ class _Eyes:
             if changes[1 - which] > _CHANGED:
                 # Patches are mirrored images of each other: what goes right in one goes left in the other.
                 self._points[1 - which] += step * np.array([-1, 1], np.float32)
-        return eye_pair(patches, self._points)
+        return self._judged(eye_pair(patches, self._points))
+
+    def _judged(self, eyes: EyePair) -> EyePair:
+        """Add from where on these eyes are open: a share of how wide they were lately, the narrower one's own."""
+        right, left = (max(now, _FORGET * usual) for now, usual in zip(eyes.openings, self._usual, strict=True))
+        self._usual = (right, left)
+        low, high = _OPEN_AT
+        right, left = (min(max(_OPEN_SHARE * usual, low), high) for usual in self._usual)
+        return eyes._replace(open_at=(right, left))
 
 
 def _coarse(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -73,7 +73,7 @@ def prepare(image: NDArray[np.uint8], driver: Driver, wanted: Identity, shape: f
         else:
             mesh = moved(mesh, field, CONTROL_PX)
             lids = moved(eyes.lids.reshape(-1, 2), field, CONTROL_PX).reshape(eyes.lids.shape)
-            eyes = EyePair(moved(eyes.irises, field, CONTROL_PX), lids)
+            eyes = EyePair(moved(eyes.irises, field, CONTROL_PX), lids, eyes.open_at)
             crop = _bent(crop, field)
     to_frame = np.asarray(cv2.invertAffineTransform(to_crop.astype(np.float64)), np.float64)
     painted = _rectangle(mesh[:, :2], to_crop, to_frame, image.shape)

@@ -37,6 +37,8 @@ _LIP_SOFT = 0.02
 _SOCKET, _SOCKET_SOFT = (1.3, 1.9), 0.09
 # Less colour than this in the driver's picture is taken out of the persona, too.
 _COLOURFUL = 0.97
+# Levels below which nothing needs to be added.
+_LEAST_LIFT = 1.0
 
 
 class Mixer(Protocol):
@@ -107,6 +109,7 @@ class Decision(NamedTuple):
         scale: px of the reference a px of the crop.
         opacity: float32 [128, 128], 0 to 1.
         light: float32 [32, 32, 3], by what the reference is multiplied.
+        lift: float32 [32, 32, 3], levels that are added to it then.
         colour: how much of its colour it keeps, 0 to 1.
     """
 
@@ -114,6 +117,7 @@ class Decision(NamedTuple):
     scale: float
     opacity: NDArray[np.float32]
     light: Light
+    lift: Light
     colour: float
 
 
@@ -164,8 +168,7 @@ class OneShotRenderer:
         warped = np.asarray(cv2.bitwise_and(warped, warped, mask=covered), np.uint8)
         # Before the network sees it: an iris where the photo has none would be something before the face.
         self._look(warped, driver, driver.lidded, None, options)
-        opacity, light, colour = self._mixed(driver, warped, covered, options)
-        return Decision(positions, scale, opacity, light, colour)
+        return Decision(positions, scale, *self._mixed(driver, warped, covered, options))
 
     def _look(
         self, face: NDArray[np.uint8], driver: DriverFace, mesh: Points, to_face: Matrix | None, options: PaintOptions
@@ -177,27 +180,29 @@ class OneShotRenderer:
 
     def _mixed(
         self, driver: DriverFace, warped: NDArray[np.uint8], covered: Mask, options: PaintOptions
-    ) -> tuple[NDArray[np.float32], Light, float]:
-        """Return opacity, float32 [128, 128], light, float32 [32, 32, 3], and how much colour there shall be."""
+    ) -> tuple[NDArray[np.float32], Light, Light, float]:
+        """Return opacity, float32 [128, 128], gain and lift, float32 [32, 32, 3], and the share of colour."""
         coverage = soft_coverage(covered)
         relight = Relight(driver.crop, warped)
         light = relight.quotient(coverage)
         opacity = coverage
         if self._mixer is not None:
-            lit = cv2.multiply(warped, enlarged(light), dtype=cv2.CV_8U)
+            gain, lift = relight.lifted(light)
+            lit = cv2.add(cv2.multiply(warped, enlarged(gain), dtype=cv2.CV_32F), enlarged(lift))
+            lit = np.minimum(lit, 255)
             inputs = np.zeros((1, CONTROL_PX, CONTROL_PX, 7), np.float32)
             inputs[0, ..., :3], inputs[0, ..., 3:6] = driver.crop, lit
             inputs *= np.float32(1 / 255)
             inputs[0, ..., 6] = coverage
-            seen, gain = self._mixer.mix(inputs)
+            seen, correction = self._mixer.mix(inputs)
             low, high = _SURE
             shown = coverage * np.clip((seen[0] - low) * np.float32(1 / (high - low)), 0, 1)
             if options.keep_occluders:
                 opacity = shown
             # What stands before the face must not light it.
             light = relight.quotient(shown)
-            light *= np.exp(cv2.resize(gain[0], (LIGHT_GRID, LIGHT_GRID), interpolation=cv2.INTER_LINEAR))
-        return opacity, light, relight.saturation(light, coverage)
+            light *= np.exp(cv2.resize(correction[0], (LIGHT_GRID, LIGHT_GRID), interpolation=cv2.INTER_LINEAR))
+        return opacity, *relight.lifted(light), relight.saturation(light, coverage)
 
     def paint_as(
         self,
@@ -220,6 +225,10 @@ class OneShotRenderer:
         light = np.ones((LIGHT_GRID, LIGHT_GRID, 4), np.float32)  # the fourth channel stays as it is
         light[..., :3] = how.light
         lit = cv2.multiply(face, enlarged_over(light, grid, target, scratch), face, dtype=cv2.CV_8U)
+        if float(how.lift.max()) > _LEAST_LIFT:
+            lift = np.zeros((LIGHT_GRID, LIGHT_GRID, 4), np.float32)
+            lift[..., :3] = how.lift
+            lit = cv2.add(lit, enlarged_over(lift, grid, target, scratch), lit, dtype=cv2.CV_8U)
         face = np.asarray(lit, np.uint8)
         flags, size = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, (target.width, target.height)
         opacity = cv2.warpAffine(

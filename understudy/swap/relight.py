@@ -16,6 +16,9 @@ LIMITS = (0.25, 4.0)
 # As dark as this, nothing can be told from noise: both sides are lifted by it.
 FLOOR = 1.5
 
+# More than this would multiply the photo's grain and pores, too.
+_MOST_GAIN = 1.6
+
 Light = NDArray[np.float32]
 
 
@@ -45,6 +48,19 @@ class Relight:
         sides = cv2.GaussianBlur(sides, (0, 0), LIGHT_GRID * SIGMA, borderType=cv2.BORDER_CONSTANT)
         ratio = (sides[..., :3] + np.float32(1e-3)) / (sides[..., 3:] + np.float32(1e-3))
         return np.asarray(np.clip(ratio, *LIMITS), np.float32)
+
+    def lifted(self, light: Light) -> tuple[Light, Light]:
+        """Split a light into what multiplies and what is added, so that dark skin in bright light keeps its contrast.
+
+        Args:
+            light: float32 [32, 32, 3].
+
+        Returns:
+            float32 [32, 32, 3] each: the gain, at most 1.6, and levels to add: the rest, times the photo's smooth tone.
+        """
+        gain = np.minimum(light, np.float32(_MOST_GAIN))
+        smooth = cv2.GaussianBlur(self._sides[..., 3:], (0, 0), LIGHT_GRID * SIGMA)
+        return gain, np.asarray((light - gain) * smooth, np.float32)
 
     def saturation(self, light: Light, weight: NDArray[np.float32]) -> float:
         """Return how much of the persona's own colour the driver's camera would show: 0 for a black-and-white one.

@@ -24,8 +24,8 @@ LIDS = (
 )
 # In that order: the corners, and which upper point lies above which lower one.
 _OUTER, _INNER, _LOWER, _UPPER = 0, 8, slice(1, 8), slice(9, 16)
-# Lids that are apart by less than this share of the eye's width are shut, by more than that as they are.
-_SLIT, _OPEN = 0.13, 0.26
+# Lids that are apart by this share of the eye's width are open, by half of it shut: the model still sees lashes.
+_OPEN = 0.26
 
 
 class EyePair(NamedTuple):
@@ -34,19 +34,32 @@ class EyePair(NamedTuple):
     Attributes:
         irises: float32 [2, 2], the irises' centres, px.
         lids: float32 [2, 16, 2], points of the lids' edges as `LIDS` names them, px.
+        open_at: from which opening on (height by width) each eye counts as open; narrow eyes open less.
     """
 
     irises: NDArray[np.float32]
     lids: NDArray[np.float32]
+    open_at: tuple[float, float] = (_OPEN, _OPEN)
 
     def moved(self, matrix: Matrix) -> "EyePair":
         """Return both moved by a matrix, float32 [2, 3]."""
-        return EyePair(*(np.asarray(part @ matrix[:, :2].T + matrix[:, 2], np.float32) for part in self))
+        irises, lids = (np.asarray(part @ matrix[:, :2].T + matrix[:, 2], np.float32) for part in self[:2])
+        return EyePair(irises, lids, self.open_at)
 
     @property
     def openness(self) -> tuple[float, float]:
         """How open the right and the left eye are: 0 where the lids touch, 1 from a narrow look on."""
-        right, left = (_openness(eye) for eye in self.lids)
+        shares = [
+            min(max(2 * opening / open_at - 1, 0.0), 1.0)
+            for opening, open_at in zip(self.openings, self.open_at, strict=True)
+        ]
+        right, left = (share * share * (3 - 2 * share) for share in shares)
+        return right, left
+
+    @property
+    def openings(self) -> tuple[float, float]:
+        """How far the right and the left eye's lids are apart, by the eye's width."""
+        right, left = (_opening(eye) for eye in self.lids)
         return right, left
 
     def shut(self) -> "EyePair":
@@ -54,7 +67,7 @@ class EyePair(NamedTuple):
         lids = self.lids.copy()
         for eye, share in zip(lids, self.openness, strict=True):
             eye[_UPPER] = eye[_LOWER] + (eye[_UPPER] - eye[_LOWER]) * np.float32(share)
-        return EyePair(self.irises, lids)
+        return EyePair(self.irises, lids, self.open_at)
 
     def on(self, mesh: Points) -> Points:
         """Return a mesh, float32 [468, 3], with these lids in place of its own."""
@@ -64,12 +77,11 @@ class EyePair(NamedTuple):
         return out
 
 
-def _openness(lids: Points) -> float:
+def _opening(lids: Points) -> float:
     across = lids[_INNER] - lids[_OUTER]
     width = float(np.hypot(*across)) + 1e-6
     gap = (lids[_UPPER] - lids[_LOWER]) @ np.array([-across[1], across[0]], np.float32)
-    share = min(max((float(np.abs(gap).max()) / width**2 - _SLIT) / (_OPEN - _SLIT), 0.0), 1.0)
-    return share * share * (3 - 2 * share)
+    return float(np.abs(gap).max()) / width**2
 
 
 class EyePatch(NamedTuple):
