@@ -16,18 +16,22 @@ def break_personas() -> None:
     """Let every persona ask the file before it plays: "raise" and "hang" are what it may hold."""
     sys.path.insert(0, str(ROOT))
     from understudy.swap.one_shot import OneShotRenderer
+    from understudy.swap.renderer import LoadedRenderer
 
-    decide = OneShotRenderer.decide
+    LoadedRenderer.render = breakable(LoadedRenderer.render)
+    OneShotRenderer.decide = breakable(OneShotRenderer.decide)
 
-    def breakable(self, *arguments):
+
+def breakable(play):
+    def broken(*arguments):
         if FAULT.exists():
             if FAULT.read_text() == "raise":
                 raise RuntimeError("The model failed on purpose.")
             while FAULT.exists():
                 time.sleep(0.05)
-        return decide(self, *arguments)
+        return play(*arguments)
 
-    OneShotRenderer.decide = breakable
+    return broken
 
 
 break_personas()
