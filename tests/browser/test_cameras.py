@@ -65,6 +65,7 @@ def test_a_page_without_https_says_where_the_camera_works(
         UNDERSTUDY_BUNDLE=str(tiny_bundle),
         UNDERSTUDY_RELAY="websocket",
         STREAMLIT_BROWSER_SERVER_ADDRESS="elsewhere.test",
+        STREAMLIT_SERVER_ALLOWED_HOSTS="localhost 127.0.0.1 elsewhere.test",
     )
     page = open_page(open_browser(None, ELSEWHERE), app.address.replace("localhost", "elsewhere.test"))
     page.get_by_text("The browser gives the camera only to pages on this machine or over HTTPS").wait_for()
