@@ -15,7 +15,7 @@ STOPPED = 75  # stopped on request, run again to go on (EX_TEMPFAIL)
 _DEBUG = "UNDERSTUDY_DEBUG"
 _FULL = "Make room, then run the same command again."
 _REMEDIES = {
-    errno.ENOSPC: ("there is no room left", _FULL),
+    errno.ENOSPC: ("there is no room left (No space left on device)", _FULL),
     errno.EDQUOT: ("your share of the disk is used up", _FULL),
     errno.EACCES: ("you may not use it", "Change its permissions, or choose another place."),
     errno.EPERM: ("you may not use it", "Change its permissions, or choose another place."),

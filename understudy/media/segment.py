@@ -5,6 +5,7 @@ join by copying their packets. Between encoding and joining they are NUT files, 
 where NUT holds the codec.
 """
 
+import errno
 import heapq
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 _FALLBACK_RATE_HZ = 25
 _MOST_GIF_HZ = 15
+_DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS})
 
 
 class SegmentError(LiveframeError, RuntimeError):
@@ -282,6 +284,7 @@ def try_output(
 
     Raises:
         EncodingError: no encoder.
+        OSError: the disk is full, or may not be written.
         SegmentError: the result cannot hold what it must.
     """
     from av.error import FFmpegError
@@ -297,7 +300,8 @@ def try_output(
         if seal is not None:
             seal(whole)
     except (FFmpegError, ValueError) as error:
-        if isinstance(error, LiveframeError):
+        # A disk that is full or closed is no fault of the result's kind: the command says what to do about it.
+        if isinstance(error, LiveframeError) or getattr(error, "errno", None) in _DISK_ERRORS:
             raise
         said = getattr(error, "strerror", "") or error
         raise SegmentError(
