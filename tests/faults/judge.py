@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from liveframe.frame import Image
 from tests.faults.scene import Picture, Truth
-from understudy.vision.embedding import DlibEmbedder, Embedding
+from understudy.vision.embedding import DlibEmbedder, Embedding, SFaceEmbedder
 
 RAW_GRAIN = 0.5
 """Correlation with a frame's grain from which a spot counts as that frame's own.
@@ -22,6 +22,9 @@ a swap give what chance does, near 0.
 
 LEAST_SEEN = 3
 """Spots of a face that must be seen, of seven, for it to count as a face: not a sliver at the picture's edge."""
+
+SAME_PICTURE: dict[type[DlibEmbedder] | type[SFaceEmbedder], float] = {DlibEmbedder: 0.45, SFaceEmbedder: 0.4}
+"""Distances up to which a shown face is the camera's own; the sentinel's limit is the second one."""
 
 _RECENT = 3
 
@@ -94,17 +97,27 @@ def is_raw_face(shown_fine: Marks, face: Truth, mark: Marks) -> bool:
 
 
 def is_same_person(shown: Image, picture: Picture) -> bool:
-    """Whether an independent network takes a whole face in the picture for the one before the camera."""
+    """Whether two independent networks take a whole face in the picture for the one before the camera.
+
+    A raw face is the same picture, not only the same person: its distances are near 0. At the networks' own limits for
+    one person a swap is no swap any more: hair, jaw and neck stay, and both took a face with drawn freckles, white eyes
+    and a bar for a nose for the woman under it (0.55 and 0.59; a swap of hers upright, 0.49 and 0.57).
+    """
     plain = [face for face in picture.faces if face.is_plain]
-    return any(likeness(shown, picture.image, face) <= DlibEmbedder.same_person for face in plain)
+    return any(
+        all(likeness(shown, picture.image, face, kind) <= limit for kind, limit in SAME_PICTURE.items())
+        for face in plain
+    )
 
 
-def likeness(shown: Image, camera: Image, face: Truth) -> float:
-    """The dlib distance of what is shown where a face is from that face itself: 0 is the same picture."""
+def likeness(
+    shown: Image, camera: Image, face: Truth, kind: type[DlibEmbedder] | type[SFaceEmbedder] = DlibEmbedder
+) -> float:
+    """The distance of what is shown where a face is from that face itself, as a network sees it; 0: one picture."""
     if shown.shape != camera.shape:
         return 2.0
-    one, other = (_embed(image, face) for image in (shown, camera))
-    return _embedder().distance(one, other)
+    one, other = (_embed(image, face, kind) for image in (shown, camera))
+    return _embedder(kind).distance(one, other)
 
 
 def resemblance(one: Marks, other: Marks) -> NDArray[np.float32]:
@@ -129,16 +142,16 @@ def grain_at(fine: Marks, face: Truth) -> Marks:
     return marks
 
 
-def _embed(image: Image, face: Truth) -> Embedding:
+def _embed(image: Image, face: Truth, kind: type[DlibEmbedder] | type[SFaceEmbedder]) -> Embedding:
     """Embed a face, turned upright first: dlib knows no other."""
     eyes = face.landmarks[1] - face.landmarks[0]
     middle = face.landmarks.mean(0)
     matrix = cv2.getRotationMatrix2D(middle.tolist(), float(np.degrees(np.arctan2(eyes[1], eyes[0]))), 1.0)
     upright = np.asarray(cv2.warpAffine(image, matrix, image.shape[1::-1], borderMode=cv2.BORDER_REFLECT), np.uint8)
     landmarks = (face.landmarks @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
-    return _embedder().embed(upright, replace(face, landmarks=landmarks).as_face())
+    return _embedder(kind).embed(upright, replace(face, landmarks=landmarks).as_face())
 
 
 @cache
-def _embedder() -> DlibEmbedder:
-    return DlibEmbedder()
+def _embedder(kind: type[DlibEmbedder] | type[SFaceEmbedder]) -> DlibEmbedder | SFaceEmbedder:
+    return kind()
