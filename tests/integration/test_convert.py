@@ -241,14 +241,29 @@ def test_paints_reach_every_picture_and_the_seal_the_file_before_it_has_its_name
     policy = ScreenPolicy(on_miss=OnMissedFace.KEEP, on_no_face=OnNoFace.KEEP)
     model = DiscSwapper(missed=[3], empty=range(40, 60))
     convert(Conversion(clip, tmp_path / "out.mp4", policy=policy, overlays=[paint], seal=seal), model)
-    assert sealed == [".mp4"]
+    assert sealed == [".mp4", ".mp4"], "a trial before the first frame, and the result"
     corners = [image[2:6, -12:-4].mean(axis=(0, 1)) for image in read_clip(tmp_path / "out.mp4")[0]]
     assert np.abs(np.array(corners) - (0, 255, 255)).max() < 25
 
 
-def test_a_clip_that_cannot_be_sealed_is_not_published_and_its_work_is_kept(clip, tmp_path):
+def test_a_clip_that_nothing_can_seal_is_refused_before_any_frame_is_made(clip, tmp_path):
     def refuse(path):
         raise ModelError("No key.")
+
+    model = DiscSwapper()
+    with pytest.raises(ModelError, match="No key"):
+        convert(Conversion(clip, tmp_path / "out.mp4", seal=refuse), model)
+    assert not (tmp_path / "out.mp4").exists()
+    assert convert(Conversion(clip, tmp_path / "out.mp4"), DiscSwapper()).resumed_frames == 0
+
+
+def test_a_clip_that_cannot_be_sealed_is_not_published_and_its_work_is_kept(clip, tmp_path):
+    tried = []
+
+    def refuse(path):  # the key goes while the frames are made
+        tried.append(path)
+        if len(tried) > 1:
+            raise ModelError("No key.")
 
     with pytest.raises(ModelError, match="No key"):
         convert(Conversion(clip, tmp_path / "out.mp4", seal=refuse), DiscSwapper())

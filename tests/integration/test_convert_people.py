@@ -32,7 +32,7 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("room")
     build_consented_bundle(folder / "bundle", PERSONAS, folder / "trust")
     astronaut_clip(folder / "in.mp4", 8)
-    shutil.copy(next(default_bundle().glob("*/still.png")), folder / "me.png")  # somebody else than in the clip
+    shutil.copy(next(default_bundle().glob("nils/reference.png")), folder / "me.png")  # somebody else than in the clip
     key = TrustStore(folder / "trust").signing_key()
     (folder / "me.json").write_text(json.dumps(synthetic_record("Nora", {"by": "a test"}, [folder / "me.png"], key)))
     return folder
