@@ -105,8 +105,10 @@ def development_identity(folder: Path) -> SigningIdentity:
     signer, root = folder / "signer.pem", folder / "root.pem"
     if not root.exists():
         _make_root(folder)
-    if not signer.exists() or _ends_soon(signer):
-        _make_leaf(folder)
+    if not signer.exists():
+        _make_leaf(folder, is_first=True)
+    elif _ends_soon(signer):
+        _make_leaf(folder, is_first=False)
     return read_identity(signer, signer, root)
 
 
@@ -181,7 +183,8 @@ def _make_root(folder: Path) -> None:
         raise CertificateError(f"{folder} must hold root.pem or be missing, but is neither. Remove it to start anew.")
 
 
-def _make_leaf(folder: Path) -> None:
+def _make_leaf(folder: Path, is_first: bool) -> None:
+    """Make the leaf. The first stays: of several processes at once, none reads a key beside another's chain."""
     root_key = load_pem_private_key((folder / "root_key.pem").read_bytes(), None)
     if not isinstance(root_key, ec.EllipticCurvePrivateKey):
         raise CertificateError(f"{folder / 'root_key.pem'} must hold an EC key. Remove {folder} to start anew.")
@@ -193,7 +196,7 @@ def _make_leaf(folder: Path) -> None:
         .sign(root_key, hashes.SHA256())
     )
     parts = (_private_pem(key), leaf.public_bytes(Encoding.PEM), (folder / "root.pem").read_bytes())
-    write_private(folder / "signer.pem", b"".join(parts))
+    write_private(folder / "signer.pem", b"".join(parts), is_exclusive=is_first)
 
 
 def _private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
