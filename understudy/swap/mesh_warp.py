@@ -19,7 +19,7 @@ from understudy.swap.shape import NO_MAP
 from understudy.vision.align import mean_mesh
 from understudy.vision.face import Points
 from understudy.vision.mesh import FACE_OVAL, INNER_MOUTH
-from understudy.vision.reenact import ReferenceFace, triangles
+from understudy.vision.reenact import ReferenceFace, affine_maps, signed_areas, triangles
 
 __all__ = ["ReferenceFace", "ReferenceWarp", "oval_area"]
 
@@ -63,7 +63,7 @@ class ReferenceWarp:
             )
         self._grid = grid
         self._corners = reference.mesh[triangles(), :2].astype(np.float32)
-        self._areas = _area(self._corners)
+        self._areas = signed_areas(self._corners)
         self._oval_area = oval_area(reference.mesh)
 
     def map(self, target: Points) -> tuple[Map, Mask]:
@@ -79,7 +79,7 @@ class ReferenceWarp:
         faces, size = triangles(), self._grid
         corners = target[faces]
         t = corners[..., :2]
-        area = _area(t)
+        area = signed_areas(t)
         is_seen = (self._areas > 1e-3) & (
             area > self._areas * _SMALLEST_AREA_RATIO * oval_area(target) / self._oval_area
         )
@@ -92,7 +92,7 @@ class ReferenceWarp:
         covered = np.asarray(cv2.morphologyEx(drawn, cv2.MORPH_CLOSE, _CLOSED), np.uint8)
         for _ in range(_GROWN_PX):  # closes what the points and folded triangles left open, and goes on past the edge
             label = np.where(label > 0, label, cv2.dilate(label, _SMALL))
-        to_source = np.concatenate([_NOWHERE, _affine(t[order], self._corners[order], area[order])]).T
+        to_source = np.concatenate([_NOWHERE, affine_maps(t[order], self._corners[order], area[order])]).T
         which = label.astype(np.int32)
         xx, xy, x0, yx, yy, y0 = np.take(to_source, which, axis=1)
         x = np.arange(size, dtype=np.float32)
@@ -138,7 +138,7 @@ def _samples(size: int) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[n
     mean, faces = mean_mesh()[:, :2] * np.float32(size), triangles()
     which: list[int] = []
     weights: list[tuple[float, float, float]] = []
-    for index, area in enumerate(_area(mean[faces])):
+    for index, area in enumerate(signed_areas(mean[faces])):
         steps = max(1, ceil(sqrt(max(float(area), 0.0) * _SAMPLES_A_PX)))
         if set(faces[index].tolist()) <= set(INNER_MOUTH):  # flat in the mean face, tall in a cry
             steps = max(steps, _MOUTH_STEPS)
@@ -165,21 +165,6 @@ def _drawn(points: Points, rank: NDArray[np.uint16], size: int) -> NDArray[np.ui
     label = np.zeros(size * size, np.uint16)
     np.maximum.at(label, cells[:, 1] * size + cells[:, 0], rank[which])
     return label.reshape(size, size)
-
-
-def _affine(t: NDArray[np.float32], s: NDArray[np.float32], t_area: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the affine maps that bring triangles t onto triangles s: [T, 3, 2] each -> float32 [T, 6]."""
-    (ux, uy), (vx, vy) = (t[:, 1] - t[:, 0]).T, (t[:, 2] - t[:, 0]).T
-    u, v = s[:, 1] - s[:, 0], s[:, 2] - s[:, 0]
-    twice = (2 * t_area)[:, None]
-    along_x, along_y = (u * vy[:, None] - v * uy[:, None]) / twice, (v * ux[:, None] - u * vx[:, None]) / twice
-    shift = s[:, 0] - along_x * t[:, 0, :1] - along_y * t[:, 0, 1:]
-    return np.stack([along_x, along_y, shift], axis=2).reshape(-1, 6).astype(np.float32)
-
-
-def _area(corners: NDArray[np.float32]) -> NDArray[np.float32]:
-    u, v = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-    return np.asarray((u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]) / 2, np.float32)
 
 
 def oval_area(mesh: Points) -> float:

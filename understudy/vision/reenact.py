@@ -7,6 +7,7 @@ that a decoder learns from, and is the instant persona until that decoder is tra
 
 from dataclasses import dataclass
 from functools import cache
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -27,6 +28,7 @@ from understudy.vision.mesh import (
 
 Mask = NDArray[np.uint8]
 Map = NDArray[np.float32]
+_Real = TypeVar("_Real", bound=np.floating)
 
 # Triangles seen this much narrower than in the still smear its texture: they are masked out.
 _SMALLEST_AREA_RATIO = 0.12
@@ -137,7 +139,7 @@ class MeshWarp:
     def __init__(self, source: Points, faces: NDArray[np.int32] | None = None) -> None:
         self._faces = triangles() if faces is None else faces
         self._corners = source[self._faces, :2].astype(np.float64)
-        self._areas = _area(self._corners)
+        self._areas = signed_areas(self._corners)
         self._oval_area = max(_oval_area(source), 1.0)
 
     def maps(self, target: Points, size: int) -> tuple[Map, Map, Mask]:
@@ -165,11 +167,11 @@ class MeshWarp:
         """Return the triangles that face the viewer, far first, and each one's affine map target -> source [T, 6]."""
         corners = target[self._faces]
         t = corners[..., :2].astype(np.float64)
-        area = _area(t)
+        area = signed_areas(t)
         least = _SMALLEST_AREA_RATIO * _oval_area(target) / self._oval_area
         kept = np.flatnonzero((self._areas > 1e-3) & (area > self._areas * least))
         order = kept[np.argsort(-corners[kept, :, 2].sum(1), kind="stable")]
-        return self._faces[order], _affine(t[order], self._corners[order], area[order])
+        return self._faces[order], affine_maps(t[order], self._corners[order], area[order])
 
 
 def _drawn_corners(target: Points, drawn: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -177,7 +179,7 @@ def _drawn_corners(target: Points, drawn: NDArray[np.int32]) -> NDArray[np.int32
     return np.rint(target[:, :2] * (1 << _SUBPIXEL_BITS)).astype(np.int32)[drawn]
 
 
-def _affine(t: NDArray[np.float64], s: NDArray[np.float64], t_area: NDArray[np.float64]) -> NDArray[np.float32]:
+def affine_maps(t: NDArray[np.floating], s: NDArray[np.floating], t_area: NDArray[np.floating]) -> NDArray[np.float32]:
     """Return the affine maps that bring triangles t onto triangles s: [T, 3, 2] each -> float32 [T, 6]."""
     (ux, uy), (vx, vy) = (t[:, 1] - t[:, 0]).T, (t[:, 2] - t[:, 0]).T
     u, v = s[:, 1] - s[:, 0], s[:, 2] - s[:, 0]
@@ -187,9 +189,10 @@ def _affine(t: NDArray[np.float64], s: NDArray[np.float64], t_area: NDArray[np.f
     return np.stack([along_x, along_y, shift], axis=2).reshape(-1, 6).astype(np.float32)
 
 
-def _area(corners: NDArray[np.float64]) -> NDArray[np.float64]:
+def signed_areas(corners: NDArray[_Real]) -> NDArray[_Real]:
+    """Return the area of each triangle [T, 3, 2], negative where it turns its back: [T], of the same dtype."""
     u, v = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-    return (u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]) / 2
+    return np.asarray((u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]) / 2, corners.dtype)
 
 
 def _oval_area(mesh: Points) -> float:
