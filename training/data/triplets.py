@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -410,7 +411,8 @@ def write_triplets(folder: Path, count: int, workers: int = 1) -> Triplets:
     rows = np.lib.format.open_memmap(path, "w+" if is_new else "r+", np.uint8, None if not is_new else shape)
     done = 0 if is_new else int(index["done"])
     blocks = [(first, min(first + _BLOCK, count)) for first in range(done, count, _BLOCK)]
-    with ProcessPoolExecutor(workers, initializer=_start, initargs=(folder / "drivers",)) as pool:
+    # Forked, a worker may wait for ever for a lock that a thread of OpenCV or tqdm held.
+    with ProcessPoolExecutor(workers, get_context("spawn"), _start, (folder / "drivers",)) as pool:
         bar = tqdm(total=count, initial=done, desc="triplets", unit="triplet")
         for (first, last), made in zip(blocks, pool.map(_make, blocks), strict=True):
             rows[first:last] = made
