@@ -7,19 +7,16 @@ import os
 import signal
 import socket
 import struct
-import subprocess
 import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
-import psutil
 import pytest
 import requests
 
@@ -27,9 +24,9 @@ from benchmarks.harness.ports import free_port
 from benchmarks.harness.waiting import wait_until
 from liveframe.remote.picture import Encoding, encode_picture
 from liveframe.remote.wire import MEDIA_TYPE, encode_batch
+from tests.support.listening import MOST_GROWTH_BYTES, Listening, listening
 from tests.support.serving_bundle import served_bundle
 
-MOST_GROWTH_BYTES = 100_000_000
 HEAD = "POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg; deadline-ms=10000\r\n"
 CROP = encode_batch(np.random.default_rng(0).integers(0, 255, (1, 32, 32, 3), np.uint8), Encoding.JPEG)
 OPEN_FILES = """
@@ -40,41 +37,16 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-@dataclass(frozen=True)
-class Server:
+class Server(Listening):
     """A local server, and its process."""
-
-    port: int
-    process: psutil.Process
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def dial(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), 30)
-
     def ask(self, session: requests.Session, body: bytes = CROP, content_type: str = MEDIA_TYPE) -> requests.Response:
         headers = {"Content-Type": f"{content_type}; deadline-ms=10000"}
         return session.post(f"{self.url}/predict", body, headers=headers, timeout=30)
-
-    @contextlib.contextmanager
-    def growth(self) -> Iterator[Callable[[], int]]:
-        """Measure by how much the process grows at most while this is open."""
-        before, highest, is_over = self.process.memory_info().rss, 0, threading.Event()
-
-        def look() -> None:
-            nonlocal highest
-            while not is_over.wait(0.005):
-                highest = max(highest, self.process.memory_info().rss)
-
-        watcher = threading.Thread(target=look)
-        watcher.start()
-        try:
-            yield lambda: highest - before
-        finally:
-            is_over.set()
-            watcher.join()
 
 
 @pytest.fixture(scope="module")
@@ -83,24 +55,10 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield path
 
 
-@contextlib.contextmanager
-def serving(bundle: Path) -> Iterator[Server]:
+def serving(bundle: Path) -> contextlib.AbstractContextManager[Server]:
     port = free_port()
     command = [sys.executable, "-c", OPEN_FILES, str(bundle), "--port", str(port)]
-    process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])})
-    try:
-        server = Server(port, psutil.Process(process.pid))
-
-        def is_green() -> bool:
-            with contextlib.suppress(requests.ConnectionError):
-                return requests.get(f"{server.url}/health", timeout=5).status_code == 200
-            return False
-
-        wait_until(is_green, 90)
-        yield server
-    finally:
-        process.kill()
-        process.wait(10)
+    return listening(Server, command, port, "/health", os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])})
 
 
 @pytest.fixture(scope="module")

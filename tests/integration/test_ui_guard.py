@@ -5,38 +5,29 @@ import os
 import signal
 import socket
 import struct
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
-import psutil
 import pytest
 import requests
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from benchmarks.harness.ports import free_port
-from benchmarks.harness.waiting import wait_until
 from liveframe.errors import WireError
+from tests.support.listening import MOST_GROWTH_BYTES, Listening, listening
 from ui.relay.websocket import SUBPROTOCOL, decode_jpeg
 
 ROOT = Path(__file__).resolve().parents[2]
-MOST_GROWTH_BYTES = 100_000_000
 
 
-@dataclass(frozen=True)
-class App:
+class App(Listening):
     """The app, and its process."""
-
-    port: int
-    process: psutil.Process
 
     @property
     def url(self) -> str:
@@ -45,28 +36,11 @@ class App:
     def socket_url(self, path: str) -> str:
         return f"ws://localhost:{self.port}{path}"
 
-    def dial(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), 30)
 
-
-@contextlib.contextmanager
-def running_app() -> Iterator[App]:
+def running_app() -> contextlib.AbstractContextManager[App]:
     port = free_port()
     command = [sys.executable, "-m", "streamlit", "run", "app.py", f"--server.port={port}", "--server.headless=true"]
-    process = subprocess.Popen(command, cwd=ROOT, env=os.environ, stdout=subprocess.DEVNULL)
-    try:
-        app = App(port, psutil.Process(process.pid))
-
-        def is_up() -> bool:
-            with contextlib.suppress(requests.ConnectionError, requests.Timeout):
-                return requests.get(f"{app.url}/_stcore/health", timeout=5).status_code == 200
-            return False
-
-        wait_until(is_up, 90)
-        yield app
-    finally:
-        process.kill()
-        process.wait(10)
+    return listening(App, command, port, "/_stcore/health", os.environ, ROOT)
 
 
 @pytest.fixture(scope="module")
@@ -144,14 +118,6 @@ def test_pages_cannot_be_framed_and_load_nothing_from_elsewhere(app: App) -> Non
 
 def test_unfinished_messages_of_many_sockets_take_little_memory(app: App) -> None:
     """Sixty sockets, each with all but the end of a message of 24 MB."""
-    before, highest = app.process.memory_info().rss, 0
-    is_over = threading.Event()
-
-    def look() -> None:
-        nonlocal highest
-        while not is_over.wait(0.01):
-            highest = max(highest, app.process.memory_info().rss)
-
     handshake = (
         f"GET /_stcore/stream HTTP/1.1\r\nHost: localhost:{app.port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
@@ -166,18 +132,12 @@ def test_unfinished_messages_of_many_sockets_take_little_memory(app: App) -> Non
                 connection.sendall(bytes(1_000_000))
                 time.sleep(0.02)
 
-    watcher = threading.Thread(target=look)
-    watcher.start()
-    try:
-        with contextlib.ExitStack() as stack, ThreadPoolExecutor(60) as pool:
-            sent = [pool.submit(send, stack.enter_context(app.dial())) for _ in range(60)]
-            for one in sent:
-                one.result()
-            assert requests.get(app.url, timeout=30).status_code == 200, "while what is left of them is held"
-    finally:
-        is_over.set()
-        watcher.join()
-    assert highest - before <= MOST_GROWTH_BYTES, f"{(highest - before) / 1e6:.0f} MB"
+    with app.growth() as growth, contextlib.ExitStack() as stack, ThreadPoolExecutor(60) as pool:
+        sent = [pool.submit(send, stack.enter_context(app.dial())) for _ in range(60)]
+        for one in sent:
+            one.result()
+        assert requests.get(app.url, timeout=30).status_code == 200, "while what is left of them is held"
+    assert growth() <= MOST_GROWTH_BYTES, f"{growth() / 1e6:.0f} MB"
 
 
 def test_messages_are_neither_inflated_nor_larger_than_a_recorded_take(app: App) -> None:
