@@ -7,12 +7,10 @@ KERAS_BACKEND=tensorflow (default), jax or torch; no line here depends on which.
 """
 
 import argparse
-import json
 import os
 import queue
 import sys
 import threading
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -22,7 +20,6 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -34,9 +31,10 @@ from training.data.augment import augment, plain, resized
 from training.data.classic import ClassicBatches, Facesets
 from training.data.pairs import COMMON, PairedFaceset, PairsError, split_by_file
 from training.data.triplets import TripletError
-from training.model.checkpoint import CheckpointError, assign, load_checkpoint, save_checkpoint
+from training.model.checkpoint import CheckpointError, assign
 from training.model.config import ConfigError, TrainingConfig, load_config
 from training.model.losses import LossWeights, dssim, swap_loss
+from training.model.run import TrainingRun
 from training.model.tracking import Tracker
 from training.network import FAST, SwapAutoencoder, weight_names
 from understudy.bundle.bundle import Bundle, BundleError
@@ -272,12 +270,11 @@ def read_start(path: Path, part: keras.Model) -> list[NDArray[np.float32]]:
 # ---- the run ---------------------------------------------------------------------------------------------------
 
 
-class Training:
+class Training(TrainingRun):
     """One training, from its last checkpoint to its last step."""
 
     def __init__(self, config: TrainingConfig, trust: Path) -> None:
-        self.config, self.out = config, Path(config.out)
-        self.out.mkdir(parents=True, exist_ok=True)
+        super().__init__(config)
         is_classic = config.recipe == "classic"
         self.pairs = Facesets(config.facesets) if config.facesets else PairedFaceset(Path(config.pairs))
         chosen = config.personas or self.pairs.personas
@@ -295,66 +292,18 @@ class Training:
         self.batches = make(config, self.pairs, self.personas)
         self.network, self.trainer = build_trainer(config, self.personas)
         self.tracker = Tracker(config, self.pairs.digest())
-        self.step = 0
-        self._resume()
+        if not self._resume() and config.start_from:
+            load_start(self.network, Path(config.start_from))
 
-    def _variables(self) -> list[Any]:
-        return [*self.trainer.variables, *self.trainer.optimizer.variables]
+    def _batches(self, end: int) -> Iterator[Batch]:
+        return fed(self.batches, self.step, end)
 
-    def _resume(self) -> None:
-        found = load_checkpoint(self.out)
-        if found:
-            self.step, arrays = found
-            assign(self._variables(), arrays, str(self.out))
-            print(f"goes on from step {self.step}", file=sys.stderr)
-        elif self.config.start_from:
-            load_start(self.network, Path(self.config.start_from))
-
-    def save(self) -> None:
-        """Write a checkpoint."""
-        save_checkpoint(self.out, self.step, [ops.convert_to_numpy(v.value) for v in self._variables()])
-
-    def curves(self) -> list[dict[str, float]]:
-        """Return what was reported so far: step, seconds since the report before, loss, SSIM per persona."""
-        path = self.out / "curves.jsonl"
-        lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-        by_step = {int(line["step"]): line for line in lines}  # a resumed run reports some steps again
-        return [by_step[step] for step in sorted(by_step)]
-
-    def run(self, until: int | None = None) -> None:
-        """Train to the last step, or until a step before it."""
-        config, losses, began = self.config, [], time.monotonic()
-        end = min(until or config.iterations, config.iterations)
-        bar = tqdm(total=config.iterations, initial=self.step, desc="train", unit="step")
-        for faces, targets in fed(self.batches, self.step, end):
-            losses.append(float(self.trainer.train_on_batch(faces, targets, return_dict=True)["loss"]))
-            self.step += 1
-            bar.update()
-            last = self.step == end
-            if self.step % config.preview_every == 0 or last:
-                self._report(losses, time.monotonic() - began)
-                losses, began = [], time.monotonic()
-            if self.step % config.checkpoint_every == 0 or last:
-                self.save()
-        bar.close()
-
-    def _report(self, losses: list[float], seconds: float) -> None:
+    def _judged(self) -> tuple[dict[str, float], NDArray[np.uint8]]:
         faces, targets = self.batches.validation_batch(self.batches.validation[:24])
         predicted = {n: np.asarray(p) for n, p in self.trainer.predict_on_batch(faces).items()}
-        line = {
-            "step": self.step,
-            "seconds": round(seconds, 1),
-            "loss": round(float(np.mean(losses)), 5),
-            **{f"ssim_{name}": round(_masked_ssim(predicted[name], targets[name]), 4) for name in self.personas},
-        }
-        with (self.out / "curves.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
-        tqdm.write(json.dumps(line), file=sys.stderr)
-        self.tracker.metrics({key: value for key, value in line.items() if key != "step"}, self.step)
-        path = self.out / f"preview-{self.step:07d}.jpg"
+        ssims = {f"ssim_{name}": round(_masked_ssim(predicted[name], targets[name]), 4) for name in self.personas}
         shown = faces if isinstance(faces, dict) else dict.fromkeys(self.personas, faces)
-        cv2.imwrite(str(path), preview_sheet(shown, predicted, targets))
-        self.tracker.picture(path)
+        return ssims, preview_sheet(shown, predicted, targets)
 
 
 def _masked_ssim(predicted: NDArray[np.float32], target: NDArray[np.uint8]) -> float:

@@ -9,10 +9,7 @@ warp is imperfect, and the persona's identity goes. Backend-neutral (keras.ops).
 
 from __future__ import annotations
 
-import json
 import os
-import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,17 +18,15 @@ from typing import Any
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import cv2
 import keras
 import numpy as np
 from keras import layers, ops
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from training.data.triplets import CHANNELS, Triplets
-from training.model.checkpoint import assign, load_checkpoint, save_checkpoint
 from training.model.config import TrainingConfig
 from training.model.losses import MixLoss, dssim, halved, masked_edges, masked_l1
+from training.model.run import TrainingRun
 from training.model.tracking import Tracker
 from training.network import DepthToSpace
 from understudy.draw.contact_sheet import labelled
@@ -174,7 +169,7 @@ def _resized(grid: Any, side: int) -> Any:
 _PREVIEWED = 16
 
 
-class MixTraining:
+class MixTraining(TrainingRun):
     """One training of the mixing network, from its last checkpoint to its last step.
 
     Args:
@@ -186,8 +181,7 @@ class MixTraining:
     """
 
     def __init__(self, config: TrainingConfig) -> None:
-        self.config, self.out = config, Path(config.out)
-        self.out.mkdir(parents=True, exist_ok=True)
+        super().__init__(config)
         self.triplets = Triplets.open(Path(config.triplets))
         self.held = min(config.validation, len(self.triplets.rows) // 5)
         keras.utils.set_random_seed(config.seed)
@@ -205,26 +199,7 @@ class MixTraining:
         self.trainer(np.zeros((1, CONTROL_PX, CONTROL_PX, CHANNELS), np.uint8))
         optimizer.build(self.trainer.trainable_variables)
         self.tracker = Tracker(config, self.triplets.digest)
-        self.step = 0
-        found = load_checkpoint(self.out)
-        if found:
-            self.step, arrays = found
-            assign(self._variables(), arrays, str(self.out))
-            print(f"resumes at step {self.step}", file=sys.stderr)
-
-    def _variables(self) -> list[Any]:
-        return [*self.trainer.variables, *self.trainer.optimizer.variables]
-
-    def save(self) -> None:
-        """Write a checkpoint."""
-        save_checkpoint(self.out, self.step, [ops.convert_to_numpy(v.value) for v in self._variables()])
-
-    def curves(self) -> list[dict[str, float]]:
-        """Return what was reported so far, by step: seconds since the report before, losses."""
-        path = self.out / "curves.jsonl"
-        lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-        by_step = {int(line["step"]): line for line in lines}  # a resumed run reports some steps again
-        return [by_step[step] for step in sorted(by_step)]
+        self._resume()
 
     def batch(self, step: int) -> NDArray[np.uint8]:
         """Return the triplets of a step: uint8 [B, 128, 128, 11], half of them mirrored; always the same ones."""
@@ -234,49 +209,23 @@ class MixTraining:
         rows[mirrored] = rows[mirrored][:, :, ::-1]
         return rows
 
-    def run(self, until: int | None = None) -> None:
-        """Train to the last step, or until a step before it."""
-        config, losses, began = self.config, [], time.monotonic()
-        end = min(until or config.iterations, config.iterations)
-        bar = tqdm(total=config.iterations, initial=self.step, desc="train", unit="step")
-        for batch in self._batches(end):
-            losses.append(float(self.trainer.train_on_batch(batch, return_dict=True)["loss"]))
-            self.step += 1
-            bar.update()
-            is_last = self.step == end
-            if self.step % config.preview_every == 0 or is_last:
-                self._report(losses, time.monotonic() - began)
-                losses, began = [], time.monotonic()
-            if self.step % config.checkpoint_every == 0 or is_last:
-                self.save()
-        bar.close()
-
-    def _batches(self, end: int) -> Iterator[NDArray[np.uint8]]:
+    def _batches(self, end: int) -> Iterator[tuple[NDArray[np.uint8]]]:
         """Yield the batches of the steps to come, each read while the one before is trained on."""
         with ThreadPoolExecutor(1) as reader:
             ahead = reader.submit(self.batch, self.step)
             for step in range(self.step, end):
                 batch, ahead = ahead.result(), reader.submit(self.batch, step + 1)
-                yield batch
+                yield (batch,)
 
-    def _report(self, losses: list[float], seconds: float) -> None:
+    def _judged(self) -> tuple[dict[str, float], NDArray[np.uint8]]:
+        """Judge the averaged weights, which are what is exported."""
         kept = self.trainer.get_weights()
         self.trainer.optimizer.finalize_variable_values(self.trainer.trainable_variables)
         validation = [self._validate(first) for first in range(0, self.held, _PREVIEWED)]
-        line = {
-            "step": self.step,
-            "seconds": round(seconds, 1),
-            "loss": round(float(np.mean(losses)), 5),
-            **{key: round(float(np.mean([each[key] for each in validation])), 5) for key in (validation or [{}])[0]},
-        }
-        with (self.out / "curves.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
-        tqdm.write(json.dumps(line), file=sys.stderr)
-        self.tracker.metrics({key: value for key, value in line.items() if key != "step"}, self.step)
-        path = self.out / f"preview-{self.step:07d}.jpg"
-        cv2.imwrite(str(path), self._sheet())
-        self.tracker.picture(path)
+        figures = {key: round(float(np.mean([each[key] for each in validation])), 5) for key in (validation or [{}])[0]}
+        sheet = self._sheet()
         self.trainer.set_weights(kept)
+        return figures, sheet
 
     def _validate(self, first: int) -> dict[str, float]:
         rows = np.ascontiguousarray(self.triplets.rows[first : min(first + _PREVIEWED, self.held)])
