@@ -1,5 +1,7 @@
 """Codecs, containers, sizes, parts: what is asked for is what comes out, or is refused before any work."""
 
+import os
+import sys
 from pathlib import Path
 
 import av
@@ -45,6 +47,14 @@ def test_each_codec_in_its_containers(
         assert codec in container.streams.video[0].codec_context.codec.canonical_name
         assert container.streams.audio[0].codec_context.codec.canonical_name == sound
     assert len(read_sound(report.target)) > 80_000
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="only root is given real-time priority")
+def test_no_encoder_takes_the_machine_for_itself(clip: Path, tmp_path: Path) -> None:
+    """SVT-AV1 puts itself and its caller above every other process; what they start later inherits it."""
+    before = os.sched_getscheduler(0)
+    convert(Conversion(clip, tmp_path / "out.mp4", encoding=Encoding("av1"), segment_frames=12), CornerMarker())
+    assert os.sched_getscheduler(0) == before == os.SCHED_OTHER
 
 
 def test_gif_comes_out_in_time(clip: Path, tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ where NUT holds the codec.
 import errno
 import heapq
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -166,6 +167,9 @@ class SegmentWriter:
         context.thread_count = 2
         context.colorspace, context.color_range = self._colour.matrix, self._colour.range or LIMITED
         context.color_primaries, context.color_trc = self._colour.primaries, self._colour.transfer
+        if encoder == "libsvtav1":
+            context.open()
+            _share_the_processor()
         self._stream = stream
         self._time_base = timing.time_base
 
@@ -193,6 +197,17 @@ class SegmentWriter:
         else:
             self._container.close()
             self._writing.unlink(missing_ok=True)
+
+
+def _share_the_processor() -> None:
+    """Take back the real-time priority that SVT-AV1 gives itself, and its caller, where it runs as root.
+
+    Whatever the process starts later inherits it, and starves the machine.
+    """
+    if sys.platform == "linux":
+        for thread in Path("/proc/self/task").iterdir():
+            with suppress(OSError):  # it has ended meanwhile
+                os.sched_setscheduler(int(thread.name), os.SCHED_OTHER, os.sched_param(0))
 
 
 def publish(written: Path, path: Path) -> None:
