@@ -58,6 +58,15 @@ def test_it_is_found_after_500_kbit_and_rescaling(
 
 
 @pytest.mark.parametrize("code", [H264, VP8], ids=["h264", "vp8"])
+def test_it_is_found_where_all_is_out_of_focus(scene: list[Picture], code: tuple[str, str, dict[str, str]]) -> None:
+    """Where it is faint everywhere."""
+    mark = Watermark(payload=0xCAFE)
+    blurred = [np.asarray(cv2.GaussianBlur(frame, (0, 0), 4), np.uint8) for frame in scene]
+    found = detect(recode([mark(frame) for frame in blurred], *code))
+    assert found.is_found and found.payload == 0xCAFE
+
+
+@pytest.mark.parametrize("code", [H264, VP8], ids=["h264", "vp8"])
 def test_coding_alone_makes_no_watermark(scene: list[Picture], code: tuple[str, str, dict[str, str]]) -> None:
     assert not detect(recode(scene, *code)).is_found
 

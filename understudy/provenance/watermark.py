@@ -3,8 +3,8 @@
 Additive spread spectrum (Cox et al. 1997, doi:10.1109/83.650120) on a grid of 40 x 30 cells in *normalised* frame
 coordinates, so that it survives rescaling, dropped frames and other frame rates with no synchronisation. A cell's
 chip is a 2 x 2 checker, which cancels in smooth content. A third of the chips say "present"; the rest carry 16 bits.
-Eyes see it on smooth skin and walls, codecs erase it in texture: so it is faint where the picture is smooth and strong
-where detail hides it.
+Eyes see it on smooth skin, on walls and on all that is out of focus; codecs erase it in texture: so it is strong where
+texture hides it, and faint elsewhere.
 It survives accidents (codecs, rescaling, mirroring, a small crop), not adversaries: see docs/trust.md.
 
 `python -m understudy.watermark detect CLIP` looks for it in a recording.
@@ -29,10 +29,13 @@ PAYLOAD_BITS = 16
 DEFAULT_KEY = b"understudy public watermark 1"
 """Public, so that anybody's Understudy finds anybody's mark. An operator may choose a secret one."""
 AMPLITUDE = 2.4
-_FAINTEST = 0.3  # of the amplitude, where nothing hides the mark
-_SMOOTH_LEVELS = 1.0  # of local detail that do not count: rounding makes as much of a smooth ramp
-_HIDDEN_LEVELS = 3.0  # of local detail, from which on the full amplitude is hidden
-_DETAIL_SIZE = (160, 120)
+_FAINTEST = 0.19  # of the amplitude, where nothing hides the mark: 0.6 levels, rms, once dithered
+_DETAIL_SIZE = (640, 480)
+_HIDING_SIZE = (160, 120)
+_TEXTURE_LEVELS = (1.0, 2.5)  # of detail as coarse as the mark: below the first it hides nothing, from the second all
+_MOST_LEVELS = 4  # that count in one place: an edge is no texture
+_SHARP_SHARES = (0.08, 0.16)  # of detail that is a pixel fine: below the first all is out of focus, by 2 px or more
+_TWO_CELLS = np.ones((5, 5), np.uint8)
 _CACHED_SIZES = 4
 _LUMA_GAIN = 219 / 255  # what a level of BGR is worth in a limited-range luma plane
 
@@ -126,7 +129,7 @@ class Watermark:
     Args:
         key: whoever has it can find the mark, and remove it.
         payload: 0 to 65535, for one `payload_of` the bundle's digest.
-        amplitude: root mean square of what is added where detail hides it, in levels; 0.3 of it where none does.
+        amplitude: root mean square of what is added where detail hides it, in levels; 0.17 of it where none does.
     """
 
     def __init__(self, key: bytes = DEFAULT_KEY, payload: int = 0, amplitude: float = AMPLITUDE) -> None:
@@ -189,17 +192,30 @@ class Watermark:
 
 
 def hiding_places(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Tell where detail hides the mark, from the mean deviation in a neighbourhood of some three cells.
+    """Tell where texture hides the mark: neither an edge does, nor a sensor's noise, nor the slopes of a blur.
 
     Args:
         pixels: uint8 [H, W, 3] BGR, or a luma plane [H, W].
 
     Returns:
-        uint8 [120, 160]: 0 where the picture is smooth, 255 where it hides the full amplitude.
+        uint8 [120, 160]: 0 where the picture is smooth or out of focus, 255 where it hides the full amplitude.
     """
     small = cv2.resize(pixels, _DETAIL_SIZE, interpolation=cv2.INTER_LINEAR)
     luma = cv2.cvtColor(small, cv2.COLOR_BGR2GRAY) if small.ndim == 3 else small
-    deviation = cv2.absdiff(luma, cv2.blur(luma, (5, 5)))
-    _, rough = cv2.threshold(deviation, _SMOOTH_LEVELS, 0, cv2.THRESH_TOZERO)
-    hiding = cv2.convertScaleAbs(rough, alpha=255 / _HIDDEN_LEVELS)
-    return np.asarray(cv2.blur(hiding, (5, 5)), np.uint8)
+    cells = cv2.resize(luma, _HIDING_SIZE, interpolation=cv2.INTER_AREA)
+    detail = cv2.absdiff(cells, cv2.blur(cells, (5, 5)))
+    texture = cv2.erode(_between(_around(cv2.min(detail, _MOST_LEVELS)), *_TEXTURE_LEVELS), _TWO_CELLS)
+    eighths = cv2.convertScaleAbs(cv2.absdiff(luma, cv2.blur(luma, (3, 3))), alpha=8)
+    fine = _around(cv2.resize(eighths, _HIDING_SIZE, interpolation=cv2.INTER_AREA)) / np.float32(8)
+    sharpness = _between(fine / (_around(detail) + np.float32(0.5)), *_SHARP_SHARES)
+    return np.asarray(255 * cv2.blur(texture, (3, 3)) * sharpness, np.uint8)
+
+
+def _between(values: NDArray[np.float32], none: float, full: float) -> NDArray[np.float32]:
+    """Scale values to 0 at `none` and 1 at `full`."""
+    return ((values - np.float32(none)) / np.float32(full - none)).clip(0, 1)
+
+
+def _around(levels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the mean of levels in some cells around each place."""
+    return np.asarray(cv2.blur(levels.astype(np.float32), (5, 5)))

@@ -1,9 +1,10 @@
 """Finds the mark of `understudy.watermark` in a recording.
 
 Every frame is shrunk to 160 x 120, four by four samples a cell. A sliding checker filter answers strongly at the
-centre of a chip, hardly in smooth content; its answers are clipped (strong edges must not outvote the rest) and
-averaged over frames, which leaves the mark and wears the picture down. The averaged map is then read at the cells'
-centres: as they are, mirrored, and, when that finds nothing, as if the frame were a crop of the original.
+centre of a chip, hardly in smooth content; its answers are taken relative to those around them (the mark is faint
+where the picture is smooth, and edges must not outvote it) and averaged over frames, which leaves the mark and wears
+the picture down. The averaged map, evened out once more, is then read at the cells' centres: as they are, mirrored,
+and, when that finds nothing, as if the frame were a crop of the original.
 """
 
 import itertools
@@ -25,8 +26,10 @@ _SAMPLES = 4  # map px per cell
 _SAMPLED = (GRID_WIDTH * _SAMPLES, GRID_HEIGHT * _SAMPLES)
 _CROP_SHARES = (1.0, 0.975, 0.95, 0.925, 0.9, 0.875, 0.85)
 _STEP = 1.0  # map px between tried offsets
+_AROUND = 5  # map px, a cell and what touches it
 _CLIP = 1.5
-_FLOOR = 0.3  # levels: less than this is rounding
+_ROUNDING = 0.3  # levels: answers below this are rounding
+_LEAST_MEAN = 0.05  # of an averaged map's values: below this nothing stood still
 Map = NDArray[np.float32]
 
 
@@ -96,8 +99,13 @@ def feature_map(image: NDArray[np.uint8]) -> Map:
     half = _SAMPLES // 2
     step = np.repeat(np.asarray([1.0, -1.0], np.float32), half) / _SAMPLES
     answer = cv2.sepFilter2D(small, cv2.CV_32F, step, step, anchor=(half - 1, half - 1))
-    spread = 2 * float(np.median(np.abs(answer))) + _FLOOR
-    return np.clip(answer[:-1, :-1] / spread, -_CLIP, _CLIP).astype(np.float32)
+    return np.clip(_evened(answer[:-1, :-1], _ROUNDING), -_CLIP, _CLIP)
+
+
+def _evened(values: Map, floor: float) -> Map:
+    """Divide values by their root mean square around each."""
+    around = cv2.blur(values * values, (_AROUND, _AROUND))
+    return np.asarray(values / np.sqrt(around + np.float32(floor * floor)), np.float32)
 
 
 def detect(frames: Iterable[Image], key: bytes = DEFAULT_KEY, is_thorough: bool = True) -> Finding:
@@ -122,6 +130,7 @@ def detect(frames: Iterable[Image], key: bytes = DEFAULT_KEY, is_thorough: bool 
 
 def detect_in_map(averaged: Map, code: Code, frames: int, is_thorough: bool = True) -> Finding:
     """Look for a code in an averaged `feature_map`."""
+    averaged = _evened(averaged, _LEAST_MEAN)
     z, window = _search(averaged, code, (1.0,))
     limit = FOUND_Z
     if z <= limit and is_thorough:
