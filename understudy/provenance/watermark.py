@@ -15,6 +15,7 @@ import hmac
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -204,18 +205,18 @@ def hiding_places(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     luma = cv2.cvtColor(small, cv2.COLOR_BGR2GRAY) if small.ndim == 3 else small
     cells = cv2.resize(luma, _HIDING_SIZE, interpolation=cv2.INTER_AREA)
     detail = cv2.absdiff(cells, cv2.blur(cells, (5, 5)))
-    texture = cv2.erode(_between(_around(cv2.min(detail, _MOST_LEVELS)), *_TEXTURE_LEVELS), _TWO_CELLS)
+    texture = cv2.erode(_between(_around(np.minimum(detail, _MOST_LEVELS)), *_TEXTURE_LEVELS), _TWO_CELLS)
     eighths = cv2.convertScaleAbs(cv2.absdiff(luma, cv2.blur(luma, (3, 3))), alpha=8)
-    fine = _around(cv2.resize(eighths, _HIDING_SIZE, interpolation=cv2.INTER_AREA)) / np.float32(8)
-    sharpness = _between(fine / (_around(detail) + np.float32(0.5)), *_SHARP_SHARES)
+    fine = _around(cv2.resize(eighths, _HIDING_SIZE, interpolation=cv2.INTER_AREA)) / 8
+    sharpness = _between(fine / (_around(detail) + 0.5), *_SHARP_SHARES)
     return np.asarray(255 * cv2.blur(texture, (3, 3)) * sharpness, np.uint8)
 
 
-def _between(values: NDArray[np.float32], none: float, full: float) -> NDArray[np.float32]:
+def _between(values: NDArray[Any], none: float, full: float) -> NDArray[np.float32]:
     """Scale values to 0 at `none` and 1 at `full`."""
-    return ((values - np.float32(none)) / np.float32(full - none)).clip(0, 1)
+    return np.asarray(((values - none) / (full - none)).clip(0, 1), np.float32)
 
 
-def _around(levels: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _around(levels: NDArray[Any]) -> NDArray[Any]:
     """Return the mean of levels in some cells around each place."""
     return np.asarray(cv2.blur(levels.astype(np.float32), (5, 5)))

@@ -99,7 +99,7 @@ def feature_map(image: NDArray[np.uint8]) -> Map:
     half = _SAMPLES // 2
     step = np.repeat(np.asarray([1.0, -1.0], np.float32), half) / _SAMPLES
     answer = cv2.sepFilter2D(small, cv2.CV_32F, step, step, anchor=(half - 1, half - 1))
-    return np.clip(_evened(answer[:-1, :-1], _ROUNDING), -_CLIP, _CLIP)
+    return np.clip(_evened(np.asarray(answer[:-1, :-1], np.float32), _ROUNDING), -_CLIP, _CLIP)
 
 
 def _evened(values: Map, floor: float) -> Map:
