@@ -5,13 +5,12 @@ AI Platform itself is retired. The class stays as a contract: a source package m
 """
 
 import base64
-import binascii
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from liveframe.errors import WireError
 from liveframe.remote.picture import Encoding, decode_picture, encode_picture
-from liveframe.remote.wire import plain_base64
+from liveframe.remote.wire import read_base64
 from serving.server.routine import LIMITS, QUALITY, Inputs, Routine, Task
 
 
@@ -63,12 +62,11 @@ class ModelPrediction:
 
 def _decode(instance: object, index: int) -> Any:
     text: Any = instance.get("b64") if isinstance(instance, Mapping) else instance
-    text = plain_base64(text) if isinstance(text, str) else text
-    if not isinstance(text, str) or len(text) > LIMITS.max_bytes * 4 // 3:
+    if not isinstance(text, str) or len(text) > LIMITS.max_bytes * 7 // 5:
         raise WireError(
             f"Instance {index} must be a base64 text of at most {LIMITS.max_bytes} bytes. Check the request."
         )
     try:
-        return decode_picture(base64.b64decode(text, validate=True), LIMITS.max_side, is_upright=True)
-    except (binascii.Error, ValueError) as error:
+        return decode_picture(read_base64(text), LIMITS.max_side, is_upright=True)
+    except ValueError as error:
         raise WireError(f"Instance {index} must be a picture in base64, but is not: {error}") from error

@@ -49,7 +49,7 @@ class Bounds:
     unread_s: float = 30.0
     message_bytes: int = 25 * 1024 * 1024
     messages: tuple[tuple[str, int], ...] = ()
-    unfinished_bytes: int = 48 * 1024 * 1024
+    unfinished_bytes: int = 32 * 1024 * 1024
 
 
 @dataclass(slots=True)

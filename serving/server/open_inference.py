@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from liveframe.errors import WireError
 from liveframe.model import BatchSpec, TensorSpec
+from serving.server.body import read_json
 from serving.server.exchange import DEADLINE_HEADER, Exchange, Reply
 
 Tensor = NDArray[np.generic]
@@ -33,6 +34,7 @@ _TYPES: Mapping[str, np.dtype[Any]] = {"UINT8": np.dtype("u1"), "FP32": np.dtype
 _NAMES = {"uint8": "UINT8", "float32": "FP32"}
 _MODEL = re.compile(r"/v2/models/(?P<name>[^/]+)(/versions/(?P<version>[^/]+))?(?P<verb>/ready|/infer)?")
 _MOST_TENSORS = 8
+_MOST_VALUES = 250_000  # a crop of 256 px as numbers; larger tensors come as bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,11 +181,7 @@ def parse_infer(body: bytes, header_length: str | None) -> InferRequest:
     if header_length is not None and not (header_length.isdecimal() and int(header_length) <= len(body)):
         raise WireError(f"{HEADER_LENGTH} must be from 0 to {len(body)}, but is {header_length!r:.40}.")
     length = len(body) if header_length is None else int(header_length)
-    try:
-        document: Any = json.loads(body[:length])
-    except (ValueError, RecursionError) as error:
-        raise WireError(f"The body must begin with JSON of {length} bytes, but cannot be read: {error}.") from error
-    fields = _object(document, "The body")
+    fields = _object(read_json(body[:length], _MOST_VALUES), "The body")
     inputs = fields.get("inputs")
     if not isinstance(inputs, list) or not 1 <= len(inputs) <= _MOST_TENSORS:
         raise WireError(f'"inputs" must be a list of 1 to {_MOST_TENSORS} tensors. Check the request.')

@@ -29,6 +29,7 @@ from liveframe.remote.wire import (
     decode_batch,
     encode_batch,
 )
+from serving.server.body import read_json
 from understudy.any_bundle import ServableBundle, open_servable
 from understudy.consent.published_trust import TrustSource
 from understudy.consent.record import ConsentError, ConsentFault
@@ -42,6 +43,7 @@ PICTURES: Mapping[str, Encoding] = {
 }
 LIMITS = WireLimits(max_bytes=10_000_000, max_count=16, max_side=2160, max_pixels=8 * 1024 * 1024)
 QUALITY = 90
+_MOST_VALUES = 1000  # pictures and parameters
 CONSENT_S = 10.0
 
 _LOG = logging.getLogger(__name__)
@@ -379,11 +381,6 @@ class Routine:
 
 
 def _parse_json(body: bytes) -> Any:
-    import json
-
     if len(body) > LIMITS.max_bytes * 4 // 3:
         raise WireError(f"A JSON body must have at most {LIMITS.max_bytes * 4 // 3} bytes, but has {len(body)}.")
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise WireError(f"The body must be JSON as its Content-Type says, but cannot be read: {error}.") from error
+    return read_json(body, _MOST_VALUES)

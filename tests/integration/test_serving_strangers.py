@@ -103,6 +103,7 @@ BOMBS = {
         "image/jpeg",
         "seg",
     ),
+    "a JSON of millions of lists": (b'{"instances": [' + b"[]," * 1_300_000 + b"0]}", "application/json", "values"),
 }
 
 
@@ -135,7 +136,7 @@ def test_nobody_waits_while_a_costly_picture_is_read(server: Server, name: str) 
             seen.append((normal_ms, slowest_ms))
             if is_unharmed := slowest_ms <= max(2 * normal_ms, normal_ms + 10):
                 break
-    assert is_unharmed, seen
+    assert is_unharmed, f"normal p95 and slowest, ms: {seen}"
     assert requests.get(f"{server.url}/health", timeout=5).status_code == 200
 
 

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image as Pictures
 
 from liveframe.remote.picture import decode_picture
-from liveframe.remote.wire import plain_base64
+from liveframe.remote.wire import read_base64
 
 
-@pytest.mark.parametrize("size", [0, 1, 2, 3, 100, 1000])
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 100, 1000, 49152, 49153, 200_000])
 def test_base64_of_any_dialect_is_read(size: int) -> None:
     data = np.random.default_rng(size).integers(0, 256, size, np.uint8).tobytes()
     written = [
@@ -21,7 +21,15 @@ def test_base64_of_any_dialect_is_read(size: int) -> None:
         base64.urlsafe_b64encode(data).decode().rstrip("="),
         base64.encodebytes(data).decode().replace("\n", "\r\n"),
     ]
-    assert all(base64.b64decode(plain_base64(text), validate=True) == data for text in written)
+    assert all(read_base64(text) == data for text in written)
+
+
+@pytest.mark.parametrize(
+    "text", ["QQ==QQ==", "Q", "Q=", "QQ==" + "\n" * 70_000 + "QQ==", "Ä" * 4, "QQ!=", "A" * 65_535 + "!"]
+)
+def test_what_is_no_base64_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"ase64|adding|ascii|characters|Incorrect"):
+        read_base64(text)
 
 
 def test_whole_frames_are_turned_as_exif_says_and_crops_are_not() -> None:
