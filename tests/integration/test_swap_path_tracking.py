@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.support.real_faces import astronaut
+from tests.support.real_faces import astronaut, astronaut_face
 from understudy.vision.detect import FaceDetector
 from understudy.vision.face import Face
 from understudy.vision.mesh import FaceMesh
@@ -69,6 +69,34 @@ def test_face_is_detected_once_and_then_followed_by_its_mesh(tracker: FaceTracke
         runs += tracker.stages_ms["detect"] > 0
         assert list(fitted(faces)) == [0]
     assert runs == 1
+
+
+def wide_scene(width: int, height: int, *heads: tuple[int, int, int]) -> np.ndarray:
+    """A grey picture with the astronaut in it, her face so many px large and at (x, y)."""
+    box = astronaut_face().box
+    middle, side = (box[:2] + box[2:]) / 2, float((box[2:] - box[:2]).max())
+    image = np.full((height, width, 3), 110, np.uint8)
+    for face_px, x, y in heads:
+        zoom = face_px / side
+        shown = cv2.resize(astronaut(), None, fx=zoom, fy=zoom, interpolation=cv2.INTER_AREA)
+        left, top = (np.array([x, y]) - middle * zoom).round().astype(int)
+        shown = shown[max(0, -top) : height - top, max(0, -left) : width - left]
+        image[max(0, top) :, max(0, left) :][: shown.shape[0], : shown.shape[1]] = shown
+    return image
+
+
+@pytest.mark.parametrize(("width", "height", "small_px"), [(640, 480, 24), (1280, 720, 24), (1920, 1080, 24)])
+def test_small_face_beside_a_large_one_is_found_in_the_first_frame_and_soon_when_it_comes(
+    tracker: FaceTracker, width: int, height: int, small_px: int
+) -> None:
+    """Down to 24 px in a picture of 1,920; nothing of it is shown while it cannot be fitted."""
+    large, small = (height // 4, width // 4, height // 3), (small_px, width * 3 // 4, height // 3)
+    both, alone = wide_scene(width, height, large, small), wide_scene(width, height, large)
+    assert [len(tracker.update(both, step / 30)) for step in range(20)] == [2] * 20
+    tracker.reset()
+    seen = [len(tracker.update(alone if step < 5 else both, step / 30)) for step in range(25)]
+    came = seen.index(2)
+    assert seen[came:] == [2] * (25 - came) and came - 5 <= TrackSettings().far_every
 
 
 def test_tracked_face_describes_itself(tracker: FaceTracker, detector: FaceDetector) -> None:

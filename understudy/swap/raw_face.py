@@ -5,7 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from liveframe.frame import Box, Image
-from understudy.vision.detect import FaceDetector
+from understudy.vision.detect import far_detector
 from understudy.vision.embedding import SFaceEmbedder
 from understudy.vision.face import Face
 from understudy.vision.roll import FACE_SCORE, UPRIGHT_SCORE, RollCheck
@@ -19,7 +19,6 @@ The face itself gives 1 (0.9 after blending away its edge), a swap that sits wro
 _SMALL_SIDE = 40.0  # px; SFace says little about smaller faces: of those the pixels are compared
 _LEAST_SIDE = 24.0
 _UNTOUCHED = 4.0  # levels: a small face that differs less (on average, after a blur) was not replaced
-_WIDTH = 960  # px, at most, of the picture that is searched
 _MIN_SCORE = 0.6
 _SENTENCE = "Your own face was still to be seen, so the picture is covered."
 
@@ -33,7 +32,6 @@ class RawFaceInspector:
     def __init__(self) -> None:
         self._embedder: SFaceEmbedder | None = None  # loaded on the sentinel's thread, not where a stream is opened
         self._roll = RollCheck()
-        self._detectors: dict[tuple[int, int], FaceDetector] = {}
 
     def __call__(self, camera: Image, shown: Image, regions: tuple[Box, ...] | None) -> str:
         """Look at a picture and what was made of it; a sentence where a face of the camera's is shown, else ""."""
@@ -43,19 +41,10 @@ class RawFaceInspector:
         return _SENTENCE if any(self._is_raw(camera, shown, face) for face in faces) else ""
 
     def _found(self, camera: Image) -> list[Face]:
-        found = self._detector(camera.shape).detect(camera, _MIN_SCORE)
+        found = far_detector(camera.shape).detect(camera, _MIN_SCORE)
         turned = self._roll.turned_faces(camera, _MIN_SCORE)
         found += [face for face in turned if not any(_holds(other.box, face.box) for other in found)]
         return [face for face in found if float((face.box[2:] - face.box[:2]).max()) >= _LEAST_SIDE]
-
-    def _detector(self, shape: tuple[int, ...]) -> FaceDetector:
-        """A detector whose input is the picture's own size, or half of it, so that small faces are found."""
-        scale = min(1.0, _WIDTH / max(shape[:2]))
-        size = (max(32, round(shape[1] * scale / 32) * 32), max(32, round(shape[0] * scale / 32) * 32))
-        if size not in self._detectors:
-            self._detectors.clear()  # one camera, one size
-            self._detectors[size] = FaceDetector(1, size)
-        return self._detectors[size]
 
     def _is_raw(self, camera: Image, shown: Image, face: Face) -> bool:
         if float((face.box[2:] - face.box[:2]).max()) < _SMALL_SIDE:

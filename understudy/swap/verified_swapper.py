@@ -14,6 +14,7 @@ from understudy.provenance.watermark import payload_of
 from understudy.swap.renderer import AnyRenderer
 from understudy.swap.renderer import photo_persona as open_photo_persona
 from understudy.swap.swapper import FaceSwapper, SwapSettings
+from understudy.vision.track import TrackSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,8 @@ class VerifiedSwapper:
             )
             settings = replace(settings, persona=name)
             renderers[name] = open_photo_persona(photo_persona, opened, threads)
-        verified = cls(opened, persona, FaceSwapper(opened, settings, threads, renderers), use, store)
+        tracking = TrackSettings(far_every=4) if use == "record" else None  # a clip waits for nobody
+        verified = cls(opened, persona, FaceSwapper(opened, settings, threads, renderers, tracking), use, store)
         verified.check_consent()
         return verified
 

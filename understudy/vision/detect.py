@@ -1,5 +1,8 @@
 """Finding faces in a frame: YuNet (Wu et al. 2023, "YuNet: A Tiny Millisecond-level Face Detector") in ONNX Runtime."""
 
+from collections.abc import Sequence
+from functools import lru_cache
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +12,7 @@ from understudy.vision.model_files import folded_onnx
 from understudy.vision.onnx_session import Device, open_session
 
 _STRIDES = (8, 16, 32)
+_MOST_FAR_PX = 1280
 
 
 class FaceDetector:
@@ -68,6 +72,23 @@ class FaceDetector:
         boxes = np.concatenate([centre - half, centre + half], axis=1) / scale
         landmarks = (corner[:, None] + kps.reshape(-1, 5, 2) * stride[:, None]) / scale
         return boxes.astype(np.float32), landmarks.astype(np.float32)
+
+
+def far_detector(shape: Sequence[int]) -> FaceDetector:
+    """Return the detector for a picture's small faces: its input is the picture's own size, 1,280 px at most.
+
+    It finds faces from 10 px of its input up, and may miss those that fill the picture. All who ask share it.
+
+    Args:
+        shape: the picture's, height and width first.
+    """
+    scale = min(1.0, _MOST_FAR_PX / max(shape[:2]))
+    return _sized(*(max(32, round(side * scale / 32) * 32) for side in (shape[1], shape[0])))
+
+
+@lru_cache(maxsize=4)
+def _sized(width: int, height: int) -> FaceDetector:
+    return FaceDetector(1, (width, height))
 
 
 def _prior_grid(width: int, height: int, stride: int) -> NDArray[np.float32]:

@@ -9,7 +9,7 @@ from math import hypot
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.vision.detect import FaceDetector
+from understudy.vision.detect import FaceDetector, far_detector
 from understudy.vision.face import Face, Points
 from understudy.vision.mesh import FaceMesh, mesh_box
 from understudy.vision.one_euro import MeshSmoother
@@ -26,6 +26,9 @@ _STRAY_RADIUS = 0.8
 _FAR = 0.25
 _LONG_S = 0.1
 _SETTLED = 0.08
+_SMALL_SHARE = 0.08  # of the picture's larger side: the detector itself misses faces below 6 %
+_LEAST_SIDE = 18.0  # px; nobody is told by less
+_SMALL_SCORE = 0.3  # a face of 24 px in 1,920 may get no more; a look from near tells
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,8 @@ class TrackSettings:
             track is lost, when something moves in outside the known faces, and after a cut.
         detect_gap: frames at least between two looks that movement alone asks for; 1 leaves no frame in which a face
             that comes in could be missed, and costs a look in 10 to 50 % of a talker's frames.
+        far_every: frames between two looks for faces that are small in the picture, from 24 px in one of 1,920; three
+            times as often while one of them is lost. Such a look takes as long as four to twelve others.
         min_presence: the mesh model's confidence below which a face is lost, 0 to 1.
         min_score: the detector's confidence from which something counts as a face, 0 to 1.
         hold_s: how long a lost face still counts as found: it may be there, unseen.
@@ -47,6 +52,7 @@ class TrackSettings:
 
     detect_every: int = 15
     detect_gap: int = 1
+    far_every: int = 15
     min_presence: float = 0.5
     min_score: float = 0.6
     hold_s: float = 0.7
@@ -120,6 +126,7 @@ class FaceTracker:
         self._is_unsure = False
         self._turn = 0
         self._is_first_look = True
+        self._since_far = 0
         self._scene = SceneWatch()
         self._since_detection = self._settings.detect_every
 
@@ -157,6 +164,7 @@ class FaceTracker:
             self._tracks, self._lost, self._unfitted = [], [], []
         self._follow(image, now_s)
         self._since_detection += 1
+        self._since_far += 1
         if self._wants_detection(change, now_s):
             self._detect(image, now_s, change)
         held = [track for track in self._lost if self._is_held(track, now_s)]
@@ -249,14 +257,31 @@ class FaceTracker:
             return True
         if self._since_detection >= self._settings.detect_every:
             return True
-        is_uneasy = change is Change.ARRIVAL or bool(self._unfitted)
+        if self._is_far_due(change, now_s):
+            return True
+        is_uneasy = change is Change.ARRIVAL or not all(self._is_small(face.box) for face in self._unfitted)
         if is_uneasy and self._since_detection >= self._settings.detect_gap:
             return True
         return any(self._is_held(track, now_s) for track in self._lost)
 
+    def _is_far_due(self, change: Change, now_s: float) -> bool:
+        """Whether it is time to look for small faces."""
+        if max(self._shape[:2]) <= max(self._detector.size):
+            return False  # the detector sees all there is
+        missing = [face.box for face in self._unfitted]
+        missing += [track.fit.box for track in self._lost if self._is_held(track, now_s)]
+        every = self._settings.far_every
+        due = max(1, every // 3) if any(self._is_small(box) for box in missing) else every
+        return self._is_first_look or change is Change.CUT or self._since_far >= due
+
+    def _is_small(self, box: Box) -> bool:
+        """Whether a face may be too small for the detector."""
+        return _side(box) < _SMALL_SHARE * max(self._shape[:2])
+
     def _detect(self, image: NDArray[np.uint8], now_s: float, change: Change) -> None:
         """Look for faces: confirm tracks, bring lost ones back, start new ones, note those that cannot be fitted."""
         start_s = time.perf_counter()
+        is_far = self._is_far_due(change, now_s)
         found = self._detector.detect(image, self._settings.min_score)
         if not found or change is not Change.NONE or self._since_detection >= self._settings.detect_every:
             # What comes in moves for some frames, and one turn in each is enough; not so at first and after a cut.
@@ -267,23 +292,37 @@ class FaceTracker:
             turned = [face for face in turned if not any(_is_same(face.box, other.box) for other in found)]
             known = [track.fit.box for track in self._tracks]
             found += [
-                face for face in turned if any(_is_same(face.box, box) for box in known) or self._is_turned(image, face)
+                face
+                for face in turned
+                if any(_is_same(face.box, box) for box in known) or self._is_face_from_near(image, face)
             ]
+        if is_far:
+            found += [face for face in self._small_faces(image) if not any(_is_same(face.box, f.box) for f in found)]
+            self._since_far = 0
         self._stages_ms["detect"] += (time.perf_counter() - start_s) * 1e3
         self._scene.mark()
         self._since_detection = 0
-        self._unfitted = []
-        new = self._confirm(found)
+        self._unfitted = [] if is_far else [face for face in self._unfitted if self._is_small(face.box)]
+        new = self._confirm(found, is_far)
         for face in new:
             self._start(image, face, now_s)
 
-    def _is_turned(self, image: NDArray[np.uint8], face: Face) -> bool:
-        """Whether what was found in the turned picture is a face: folds and shadows look like one there."""
+    def _small_faces(self, image: NDArray[np.uint8]) -> list[Face]:
+        """Find the faces that the detector may miss."""
+        found = far_detector(image.shape).detect(image, _SMALL_SCORE)
+        small = [face for face in found if self._is_small(face.box) and _side(face.box) >= _LEAST_SIDE]
+        return [face for face in small if self._is_face_from_near(image, face)]
+
+    def _is_face_from_near(self, image: NDArray[np.uint8], face: Face) -> bool:
+        """Whether what was found in a turned or a large picture is a face: folds and shadows look like one there."""
         upright = self._roll.upright(image, face)
         return upright is not None and upright.score >= FACE_SCORE
 
-    def _confirm(self, found: Sequence[Face]) -> list[Face]:
-        """Pair tracks with detections, nearest first; count a miss for the rest; give the faces left to explain."""
+    def _confirm(self, found: Sequence[Face], is_far: bool) -> list[Face]:
+        """Pair tracks with detections, nearest first; count a miss for the rest; give the faces left to explain.
+
+        What is too small for a look that was not far is no miss.
+        """
         pairs = sorted(
             (_distance(track.fit.box, face.box), t, f)
             for t, track in enumerate(self._tracks)
@@ -296,7 +335,8 @@ class FaceTracker:
                 seen[t] = f
         confirmed = [self._tracks[t] for t in seen]
         for track in list(self._tracks):
-            track.misses = 0 if track in confirmed else track.misses + 1
+            is_missed = track not in confirmed and (is_far or not self._is_small(track.fit.box))
+            track.misses = 0 if track in confirmed else track.misses + is_missed
             # A mesh can settle on a hand or a poster: it believes itself, the detector does not.
             if track.misses >= _MISSES and track.face.presence < 0.9:
                 self._lose(track)
@@ -364,6 +404,10 @@ def _is_plausible(fit: _Fit, last: _Fit, shape: tuple[int, ...]) -> bool:
     box, before = fit.box, last.box
     growth = float(np.max(box[2:] - box[:2])) / max(float(np.max(before[2:] - before[:2])), 1.0)
     return 0.5 < growth < 2 and _distance(box, before) < 1 and _visible_share(box, shape) > 0.15
+
+
+def _side(box: Box) -> float:
+    return float((box[2:] - box[:2]).max())
 
 
 def _is_same(box: Box, other: Box) -> bool:
