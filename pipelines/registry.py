@@ -84,6 +84,11 @@ class Registry:
         """Verify a bundle and register it as a new version. See `training.model.log_model.log_bundle`."""
         return log_bundle(bundle_dir, self.name, metrics=metrics, tags=tags, alias=alias)
 
+    def version_with(self, digest: str, metrics: Mapping[str, float]) -> int | None:
+        """Return the newest version of this very bundle with these very metrics; None where there is none."""
+        same = (each for each in self.versions() if each.digest == digest and dict(each.metrics) == dict(metrics))
+        return next((each.version for each in same), None)
+
     def uri(self, version_or_alias: int | str) -> str:
         """Return an address: models:/name/3 or models:/name@champion."""
         mark = "/" if isinstance(version_or_alias, int) else "@"

@@ -202,7 +202,7 @@ def evaluate(
 
 
 def register(trained: str, figures: str, tracking: str, model: str, out: str, cache: str) -> StepRun:
-    """Register the bundle with its figures as the model's challenger: version.json.
+    """Register the bundle with its figures, once, as the model's challenger: version.json.
 
     Args:
         trained: the training's folder.
@@ -215,10 +215,19 @@ def register(trained: str, figures: str, tracking: str, model: str, out: str, ca
     from pipelines.registry import CHALLENGER, Registry
 
     def work(folder: Path) -> None:
+        from training.model.log_model import find_version
+        from understudy.bundle.bundle import Bundle
+
         use_tracking(tracking, model)
-        metrics = _mean_figures(local(figures) / FIGURES)
-        logged = Registry(model).register(local(trained) / BUNDLE, metrics, alias=CHALLENGER)
-        note = {"name": logged.name, "version": logged.version, "run_id": logged.run_id, "digest": logged.digest}
+        registry, metrics = Registry(model), _mean_figures(local(figures) / FIGURES)
+        digest = Bundle.load(local(trained) / BUNDLE).digest
+        # A run that was killed after it registered leaves no note: the version is there, and no second one is made.
+        version = registry.version_with(digest, metrics)
+        if version is None:
+            version = registry.register(local(trained) / BUNDLE, metrics).version
+        registry.move_alias(CHALLENGER, version)
+        run_id = find_version(registry.uri(version)).run_id
+        note = {"name": model, "version": version, "run_id": run_id, "digest": digest}
         (folder / VERSION).write_text(json.dumps(note) + "\n")
 
     def still_holds(folder: Path) -> bool:

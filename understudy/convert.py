@@ -237,12 +237,17 @@ class _Player:
 
 
 def _suspects_faces() -> Callable[[Image], bool]:
-    """A wary look: whatever resembles a face a little."""
-    from understudy.vision.detect import FaceDetector
+    """A wary look: whatever resembles a face a little, of any size and at any roll."""
+    from understudy.vision.detect import FaceDetector, far_detector
     from understudy.vision.roll import RollCheck
 
     detector, roll = FaceDetector(), RollCheck()
-    return lambda image: bool(detector.detect(image, _SUSPICION) or roll.turned_faces(image, _SUSPICION))
+
+    def suspects(image: Image) -> bool:
+        looks = (detector.detect, roll.turned_faces, far_detector(image.shape).detect)
+        return any(look(image, _SUSPICION) for look in looks)
+
+    return suspects
 
 
 @contextmanager

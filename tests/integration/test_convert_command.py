@@ -7,6 +7,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -14,7 +15,7 @@ from benchmarks.harness.consented_bundle import build_consented_bundle
 from benchmarks.harness.tiny_bundle import PERSONAS, persona_colour
 from benchmarks.harness.waiting import wait_until
 from tests.support.clips import read_clip, read_sound
-from tests.support.real_faces import astronaut_clip
+from tests.support.real_faces import astronaut, astronaut_clip, write_clip
 from understudy.bundle.bundle import Bundle
 from understudy.consent.check import read_record
 from understudy.consent.trust_store import TrustStore
@@ -22,6 +23,7 @@ from understudy.convert import STOPPED, main
 from understudy.provenance.c2pa import provenance_from
 from understudy.provenance.watermark import payload_of
 from understudy.provenance.watermark_detector import detect_file
+from understudy.swap.raw_face import RawFaceInspector
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +73,25 @@ def test_the_chosen_persona_is_painted_where_the_face_is(site, tmp_path):
     changed = np.abs(moved).max(axis=2) > 25
     assert 0.005 < changed.mean() < 0.2
     assert (moved[changed].mean(axis=0) @ towards) > 0
+
+
+def test_frames_without_a_face_are_kept_on_request_and_faces_at_any_roll_and_size_are_not(site, tmp_path):
+    empty = np.asarray(cv2.resize(np.random.default_rng(0).integers(90, 140, (9, 12, 3), np.uint8), (640, 480)))
+    frames = [empty] * 6
+    for angle_deg, zoom in ((90, 1.5), (135, 1.5), (180, 1.5), (270, 1.5), (0, 0.3)):
+        matrix = cv2.getRotationMatrix2D((220.0, 120.0), angle_deg, zoom)
+        matrix[:, 2] += (100, 120)
+        turned = cv2.warpAffine(astronaut(), matrix, (640, 480), dst=empty.copy(), borderMode=cv2.BORDER_TRANSPARENT)
+        frames += [np.asarray(turned, np.uint8)] * 4
+    write_clip(tmp_path / "in.mp4", frames)
+    target = tmp_path / "out.mp4"
+    arguments = [tmp_path / "in.mp4", target, "--bundle", site / "bundle", "--no-face", "keep"]
+    assert main([str(argument) for argument in arguments]) == 0
+    look = RawFaceInspector()
+    before, after = read_clip(tmp_path / "in.mp4")[0], read_clip(target)[0]
+    assert all(np.abs(a[240:].astype(int) - b[240:]).mean() < 3 for a, b in zip(before[:6], after[:6], strict=True))
+    assert [n for n, pair in enumerate(zip(before, after, strict=True)) if look(*pair, None)] == []
+    assert look(before[-1], before[-1], None), "the control: the smallest of them counts"
 
 
 def test_a_revoked_persona_is_refused_before_any_work(site, tmp_path, capsys):

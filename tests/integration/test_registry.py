@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.harness.tiny_bundle import build_tiny_bundle
+from pipelines import steps
 from pipelines.registry import Registry, RegistryError, main
 from tests.support.mlflow_store import mlflow_store
 from understudy.bundle.bundle import Bundle, BundleError
@@ -54,6 +55,23 @@ def test_versions_come_newest_first_with_aliases_metrics_and_tags(
     assert (newest.aliases, oldest.aliases) == ((), ("champion",))
     assert (newest.personas, newest.metrics, newest.tags["git"]) == (("ben",), {"pose_deg": 1.5}, "abc")
     assert oldest.digest == Bundle.load(bundles[0]).digest
+
+
+def test_a_registration_that_is_done_again_gives_the_same_version(
+    home: Path, bundles: list[Path], tmp_path: Path
+) -> None:
+    """As after a kill between the registry's answer and the step's note; other figures make another version."""
+    shutil.copytree(bundles[0], tmp_path / "trained" / steps.BUNDLE)
+
+    def register(error_deg: float) -> dict[str, object]:
+        (tmp_path / steps.FIGURES).write_text(json.dumps({"pose_deg": error_deg}) + "\n")
+        given = {"trained": str(tmp_path / "trained"), "figures": str(tmp_path), "out": str(tmp_path / "out")}
+        steps.register(**given, tracking=f"sqlite:///{home / 'mlflow.db'}", model="once", cache="")
+        return dict(json.loads((tmp_path / "out" / steps.VERSION).read_text()))
+
+    first = register(1.25)
+    assert first["version"] == 1 and register(1.25) == first
+    assert register(2.5)["version"] == 2 and Registry("once").version_of("challenger") == 2
 
 
 def test_an_alias_resolves_to_the_bundle_it_points_to(registry: Registry, bundles: list[Path]) -> None:

@@ -53,7 +53,9 @@ class _Site:
         command = [sys.executable, "-m", "pipelines.release", "run", *clips, *persona, *judged, "--runner", runner]
         command += ["--config", "quick.toml", "--set", *TINY.split(), "--work", str(self.folder / "work")]
         gates = () if "--gates" in more else ("--gates", str(self.gates("held", coverage=0.0)))
-        environment = {**os.environ, "UNDERSTUDY_HOME": str(self.folder / "keys"), "HOME": str(self.folder)}
+        # Where MLflow is must be ours: a test before this one may have left another's address.
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+        environment = {**inherited, "UNDERSTUDY_HOME": str(self.folder / "keys"), "HOME": str(self.folder)}
         return subprocess.run(
             [*command, *gates, *more], cwd=self.code, env=environment, capture_output=True, text=True, check=False
         )
