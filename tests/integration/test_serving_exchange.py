@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import pytest
 from numpy.typing import NDArray
 
 from benchmarks.harness.tiny_bundle import build_tiny_bundle
+from benchmarks.harness.waiting import wait_until
+from liveframe.errors import WireError
 from liveframe.remote.picture import Encoding, decode_picture, encode_picture
 from liveframe.remote.wire import MEDIA_TYPE, Extras, decode_batch, encode_batch
 from serving.server.batcher import BatchPolicy
@@ -259,6 +262,35 @@ def test_health_is_green_only_with_a_verified_warm_bundle(bundle: Path, tmp_path
     (damaged / "encoder.onnx").write_bytes((damaged / "encoder.onnx").read_bytes()[:-1] + b"x")
     with pytest.raises(BundleError, match=r"encoder\.onnx"):
         Routine().load(str(damaged))
+
+
+def test_pictures_that_wait_to_be_read_are_counted_and_one_that_hangs_turns_health_red(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_end, began = threading.Event(), threading.Event()
+
+    def hangs(self: Routine, payload: Payload) -> None:
+        began.set()
+        assert may_end.wait(30)
+        raise WireError("Nothing to read.")
+
+    async def ask_eight(exchange: Exchange) -> list[Reply]:
+        headers = {"content-type": "image/jpeg; deadline-ms=10000"}
+        asks = [asyncio.ensure_future(exchange.answer(headers, streamed(b"x"))) for _ in range(8)]
+        async with asyncio.timeout(30):
+            while not began.is_set() or sum(ask.done() for ask in asks) < 4 or exchange.is_healthy:
+                await asyncio.sleep(0.01)
+        may_end.set()
+        return await asyncio.gather(*asks)
+
+    for exchange in opened(bundle, ExchangePolicy(decoders=1, max_waiting=3, stuck_s=0.3)):
+        monkeypatch.setattr(Routine, "preprocess", hangs)
+        assert exchange.health().status == 200
+        replies = asyncio.run(ask_eight(exchange))
+        statuses = [reply.status for reply in replies]
+        assert set(statuses) == {400, 429} and statuses.count(400) in (3, 4)
+        assert any(b"wait for reading" in reply.body for reply in replies)
+        wait_until(partial(getattr, exchange, "is_healthy"))
 
 
 def test_persona_whose_consent_is_revoked_is_no_longer_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
