@@ -25,7 +25,7 @@ from understudy.vision.align import align
 from understudy.vision.detect import FaceDetector
 from understudy.vision.face import AlignedFace
 from understudy.vision.mesh import FaceMesh
-from understudy.vision.reenact import ReferenceFace
+from understudy.vision.reference import ReferenceFace
 
 Image = NDArray[np.uint8]
 

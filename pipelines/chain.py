@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-STEPS = ("extract", "reenact", "train", "evaluate", "register", "promote", "deploy")
+STEPS = ("extract", "triplets", "train", "evaluate", "register", "promote", "deploy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,13 +15,14 @@ class Release:
         held_out: clips that training never sees: judges by them.
         config: TOML of the training.
         overrides: "key=value", as `training.train --set` takes them.
-        persona: name of a persona of one photo; "" makes composites.
+        persona: name of a persona of one photo; "": `personas`.
         photo: the photo.
         consent: its consent record, which lists the photo and its still (`training.still`).
-        composites: TOML of composite personas.
-        faces: the folder that the TOML's folders are in.
+        personas: a folder of personas (`training.data.mosaic`); "": those that ship.
         every: look at every so-many-th frame of a clip in extraction.
         frames_per_clip: how many drivers to take of one clip.
+        count: triplets to make.
+        keep_spectacles: do not look for faces that wear spectacles, which takes minutes.
         judge_every: look closely at every so-many-th frame of held-out clips.
         judge_frames: take so many frames of each; 0 for all.
         gates: TOML of gates; "" for those that ship.
@@ -46,10 +47,11 @@ class Release:
     persona: str = ""
     photo: str = ""
     consent: str = ""
-    composites: str = ""
-    faces: str = ""
+    personas: str = ""
     every: int = 1
-    frames_per_clip: int = 240
+    frames_per_clip: int = 120
+    count: int = 16_000
+    keep_spectacles: bool = False
     judge_every: int = 5
     judge_frames: int = 0
     gates: str = ""
@@ -70,19 +72,19 @@ def chain(steps: Any, r: Any) -> dict[str, Any]:
         What each step gave, by name.
     """
     extract = steps.extract(clips=r.clips, every=r.every, cache=r.cache)
-    reenact = steps.reenact(
+    triplets = steps.triplets(
         faceset=extract.output,
-        persona=r.persona,
-        photo=r.photo,
-        consent=r.consent,
-        composites=r.composites,
-        faces=r.faces,
+        count=r.count,
         frames_per_clip=r.frames_per_clip,
-        trust=r.trust,
+        keep_spectacles=r.keep_spectacles,
         cache=r.cache,
     )
     train = steps.train(
-        pairs=reenact.output,
+        triplets=triplets.output,
+        persona=r.persona,
+        photo=r.photo,
+        consent=r.consent,
+        personas=r.personas,
         config=r.config,
         overrides=r.overrides,
         tracking=r.tracking,
@@ -123,4 +125,4 @@ def chain(steps: Any, r: Any) -> dict[str, Any]:
         model=r.model,
         cache=r.cache,
     )
-    return dict(zip(STEPS, (extract, reenact, train, evaluate, register, promote, deploy), strict=True))
+    return dict(zip(STEPS, (extract, triplets, train, evaluate, register, promote, deploy), strict=True))

@@ -26,27 +26,26 @@ def extract(clips: list, every: int, cache: str, out: dsl.Output[dsl.Dataset]) -
     steps.extract(clips, every, out.path, cache)
 
 
-def reenact(
+def triplets(
     faceset: dsl.Input[dsl.Dataset],
-    persona: str,
-    photo: str,
-    consent: str,
-    composites: str,
-    faces: str,
+    count: int,
     frames_per_clip: int,
-    trust: str,
+    keep_spectacles: bool,
     cache: str,
     out: dsl.Output[dsl.Dataset],
 ) -> None:
-    """A faceset and a persona to pairs."""
+    """A faceset to inverted pairs."""
     from pipelines import steps
 
-    look = (persona, photo, consent, composites, faces)
-    steps.reenact(faceset.path, *look, frames_per_clip, trust, out.path, cache)
+    steps.triplets(faceset.path, count, frames_per_clip, keep_spectacles, out.path, cache)
 
 
 def train(
-    pairs: dsl.Input[dsl.Dataset],
+    triplets: dsl.Input[dsl.Dataset],
+    persona: str,
+    photo: str,
+    consent: str,
+    personas: str,
     config: str,
     overrides: list,
     tracking: str,
@@ -55,10 +54,11 @@ def train(
     cache: str,
     out: dsl.Output[dsl.Model],
 ) -> None:
-    """Pairs to a bundle."""
+    """Triplets and personas to a bundle."""
     from pipelines import steps
 
-    steps.train(pairs.path, config, overrides, tracking, model, trust, out.path, cache)
+    who = (persona, photo, consent, personas)
+    steps.train(triplets.path, *who, config, overrides, tracking, model, trust, out.path, cache)
 
 
 def evaluate(
@@ -133,11 +133,11 @@ def build_pipeline(image: str = DEFAULT_IMAGE) -> Any:
     Args:
         image: of every step; holds this repository and its `train`, `serve` and `pipelines` groups.
     """
-    functions = (extract, reenact, train, evaluate, register, promote, deploy)
+    functions = (extract, triplets, train, evaluate, register, promote, deploy)
     make = dsl.component(base_image=image, install_kfp_package=False)
     components = SimpleNamespace(**{name: make(function) for name, function in zip(STEPS, functions, strict=True)})
 
-    @dsl.pipeline(name=_NAME, description="extract, reenact, train, evaluate, register, promote, deploy")
+    @dsl.pipeline(name=_NAME, description="extract, triplets, train, evaluate, register, promote, deploy")
     def release(
         clips: list,
         held_out: list,
@@ -150,10 +150,11 @@ def build_pipeline(image: str = DEFAULT_IMAGE) -> Any:
         persona: str = "",
         photo: str = "",
         consent: str = "",
-        composites: str = "",
-        faces: str = "",
+        personas: str = "",
         every: int = 1,
-        frames_per_clip: int = 240,
+        frames_per_clip: int = 120,
+        count: int = 16_000,
+        keep_spectacles: bool = False,
         judge_every: int = 5,
         judge_frames: int = 0,
         gates: str = "",

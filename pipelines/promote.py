@@ -174,7 +174,7 @@ def check_bundle(uri: str, trust: Trust) -> tuple[tuple[Verdict, ...], Bundle | 
     refusals: list[str] = []
     for info in bundle.personas:
         try:
-            Persona.load(info.name, info.title, info.still, info.consent).check("live", trust)
+            Persona.of(info).check("live", trust)
         except ConsentError as error:
             refusals.append(f"{info.name}: {error}")
     verified = Verdict("bundle", True, f"{len(bundle.manifest.files)} files match their hashes ({bundle.digest[:12]}).")

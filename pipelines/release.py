@@ -1,10 +1,10 @@
 r"""One command from clips to a deployed model; what has not changed since the last time is skipped.
 
     uv run python -m pipelines.release run --clips CLIPS --held-out CLIP --work work/release \
-        --persona me --photo me.jpg --consent me.json --config quick.toml
+        --persona me --photo me.jpg --consent me.json
     uv run python -m pipelines.release compile --out release.yaml
 
-extract -> reenact -> train -> evaluate -> register -> promote -> deploy, as a Kubeflow pipeline: compiled for
+extract -> triplets -> train -> evaluate -> register -> promote -> deploy, as a Kubeflow pipeline: compiled for
 Vertex AI Pipelines, run here by Kubeflow's local runner in subprocesses, or with `--runner inline` by the same
 steps in this process. The deployment is a rehearsal unless `--deploy` is given.
 Exit status: 0 done, 1 a step failed (a gate that does not hold, say), 2 wrong options.
@@ -108,12 +108,11 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--clips", nargs="+", required=True, metavar="CLIP_OR_FOLDER", help="drivers: clips and photos of any people")
     add("--held-out", nargs="+", required=True, metavar="CLIP", help="clips to judge by, not among --clips")
-    add("--persona", default="", metavar="NAME", help="a persona made of one photo")
+    add("--persona", default="", metavar="NAME", help="a persona of one photo; else those that ship")
     add("--photo", default="", help="the photo")
     add("--consent", default="", help="its consent record (python -m training.still, then understudy.consent)")
-    add("--composites", default="", metavar="TOML", help="instead of a photo: composites of machine-made faces")
-    add("--faces", default="", help="the folder of machine-made faces that the TOML speaks of")
-    add("--config", default="default.toml", help="of the training: a path, or a name in training/configs (%(default)s)")
+    add("--personas", default="", metavar="FOLDER", help="or a folder of personas (training.data.mosaic)")
+    add("--config", default="oneshot.toml", help="of the training: a path, or a name in training/configs (%(default)s)")
     add("--set", nargs="*", default=[], metavar="KEY=VALUE", help="override settings of the training")
     add("--gates", default="", help="TOML of what must hold; pipelines/gates.toml where left out")
     add("--model", default="understudy", help="the registered model (%(default)s)")
@@ -127,7 +126,9 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
     add("--tracking", default="", help="MLflow's address (default: MLFLOW_TRACKING_URI, else the work folder's)")
     add("--trust", type=Path, help="folder of keys (default: UNDERSTUDY_HOME or ~/.understudy)")
     add("--every", type=int, default=1, metavar="N", help="extraction looks at every n-th frame (%(default)s)")
-    add("--frames-per-clip", type=int, default=240, metavar="N", help="drivers of one clip (%(default)s)")
+    add("--frames-per-clip", type=int, default=120, metavar="N", help="drivers of one clip (%(default)s)")
+    add("--count", type=int, default=16_000, metavar="N", help="triplets to make (%(default)s)")
+    add("--keep-spectacles", action="store_true", help="do not look for faces that wear them")
     add("--judge-every", type=int, default=5, metavar="N", help="look closely at every n-th frame (%(default)s)")
     add("--judge-frames", type=int, default=0, metavar="N", help="frames of each held-out clip; 0 for all")
     add("--project", default="demo", help="Google Cloud's (%(default)s)")
@@ -137,7 +138,7 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
 
 def _release(options: argparse.Namespace) -> Release:
     work = options.work.resolve()
-    paths = {name: getattr(options, name) for name in ("photo", "consent", "composites", "faces", "gates")}
+    paths = {name: getattr(options, name) for name in ("photo", "consent", "personas", "gates")}
     config = Path(options.config)
     return Release(
         clips=[_absolute(clip) for clip in options.clips],
@@ -152,6 +153,8 @@ def _release(options: argparse.Namespace) -> Release:
         **{name: _absolute(path) for name, path in paths.items()},
         every=options.every,
         frames_per_clip=options.frames_per_clip,
+        count=options.count,
+        keep_spectacles=options.keep_spectacles,
         judge_every=options.judge_every,
         judge_frames=options.judge_frames,
         model=options.model,
@@ -167,14 +170,12 @@ def _absolute(path: str) -> str:
 
 def _check(parser: argparse.ArgumentParser, release: Release) -> None:
     """End the process with a sentence where a file is missing or options do not fit, before anything runs."""
-    if bool(release.persona) == bool(release.composites):
-        parser.error("give either --persona NAME --photo --consent, or --composites TOML --faces FOLDER")
+    if release.persona and release.personas:
+        parser.error("give --persona NAME --photo --consent or --personas FOLDER, not both")
     if release.persona and not (release.photo and release.consent):
         parser.error("a --persona must have its --photo and its --consent record")
-    if release.composites and not release.faces:
-        parser.error("--composites must have --faces, the folder that the TOML's folders are in")
     named = [*release.clips, *release.held_out, release.config, release.photo, release.consent]
-    for path in [*named, release.composites, release.faces, release.gates]:
+    for path in [*named, release.personas, release.gates]:
         if path and not path.startswith("gs://") and not Path(path).exists():
             parser.error(f"{path} must exist, but does not")
     if shared := shared_content(_local_media(release.held_out), _local_media(release.clips)):

@@ -16,6 +16,7 @@ from typing import Any
 from liveframe.errors import LiveframeError
 from pipelines.step_cache import Step, StepRun, run_step
 from training.model.tracking_uri import use_tracking
+from understudy.consent.check import read_record
 
 BUNDLE, VERSION, DECISION, CALLS = "bundle", "version.json", "decision.json", "calls.jsonl"
 FIGURES = "figures.jsonl"
@@ -56,79 +57,59 @@ def extract(clips: Sequence[str], every: int, out: str, cache: str) -> StepRun:
     return run_step(step, local(out), _cache(cache), work)
 
 
-def reenact(
-    faceset: str,
-    persona: str,
-    photo: str,
-    consent: str,
-    composites: str,
-    faces: str,
-    frames_per_clip: int,
-    trust: str,
-    out: str,
-    cache: str,
-) -> StepRun:
-    """Make personas and their pairs: from one consented photo, or composites of machine-made faces.
+def triplets(faceset: str, count: int, frames_per_clip: int, keep_spectacles: bool, out: str, cache: str) -> StepRun:
+    """Make what the mixing network learns from: inverted pairs of the faceset's faces.
 
     Args:
         faceset: whose faces drive.
-        persona: the photo persona's name; "" makes composites.
-        photo: its photo.
-        consent: its consent record.
-        composites: TOML of composite personas.
-        faces: the folder that the TOML's folders are in.
+        count: triplets to make.
         frames_per_clip: how many drivers to take of one clip.
-        trust: folder of keys.
-        out: where the pairs shall be found.
+        keep_spectacles: do not look for faces that wear spectacles, which takes minutes.
+        out: where the triplets shall be found.
         cache: as above.
     """
 
     def work(folder: Path) -> None:
-        from training.reenact import parser, run
+        from training.data.drivers import DriversError
+        from training.data.triplets import TripletError, make_triplets
 
-        given: dict[str, object] = {"--drivers": local(faceset), "--out": folder, "--trust": local(trust)}
-        given["--frames-per-clip"] = frames_per_clip
-        if persona:
-            given |= {"--name": persona, "--photo": local(photo), "--consent": local(consent)}
-        else:
-            given |= {"--personas": local(composites), "--faces": local(faces)}
-        run(parser().parse_args([str(word) for option in given.items() for word in option]))
+        options = {"frames_per_clip": frames_per_clip, "keep_spectacles": keep_spectacles}
+        try:
+            make_triplets([local(faceset)], folder, count, **options)
+        except (DriversError, TripletError) as error:
+            raise ReleaseError(f"No triplets can be made of the clips: {error}") from error
 
-    def check() -> None:
-        from training.reenact import consented_photo
-
-        if persona:
-            consented_photo(local(photo), persona, local(consent), local(trust))
-
-    if bool(persona) == bool(composites):
-        raise ReleaseError("A release must be of one photo persona or of composites. Give --persona or --composites.")
-    inputs = {
-        "faceset": [faceset],
-        "photo": [photo],
-        "consent": [consent],
-        "composites": [composites],
-        "faces": [faces],
-    }
-    step = Step(
-        "reenact",
-        ("training.reenact",),
-        {name: [local(path) for path in paths if path] for name, paths in inputs.items()},
-        {"persona": persona, "frames_per_clip": frames_per_clip},
-        is_resumable=True,
-    )
-    return run_step(step, local(out), _cache(cache), work, check=check)
+    settings = {"count": count, "frames_per_clip": frames_per_clip, "keep_spectacles": keep_spectacles}
+    inputs = {"faceset": [local(faceset)]}
+    step = Step("triplets", ("training.data.triplets",), inputs, settings, is_resumable=True)
+    return run_step(step, local(out), _cache(cache), work)
 
 
 # ---- the model -------------------------------------------------------------------------------------------------
 
 
 def train(
-    pairs: str, config: str, overrides: Sequence[str], tracking: str, model: str, trust: str, out: str, cache: str
+    triplets: str,
+    persona: str,
+    photo: str,
+    consent: str,
+    personas: str,
+    config: str,
+    overrides: Sequence[str],
+    tracking: str,
+    model: str,
+    trust: str,
+    out: str,
+    cache: str,
 ) -> StepRun:
-    """Train on pairs and export: a folder with checkpoints, previews, curves, and the bundle in `bundle`.
+    """Train the mixing network and export it with its personas: a folder with checkpoints, curves, and `bundle`.
 
     Args:
-        pairs: a paired faceset.
+        triplets: what to learn from.
+        persona: name of a persona of one photo; "": those of `personas`.
+        photo: its photo.
+        consent: its consent record.
+        personas: a folder of personas (`training.data.mosaic`); "": those that ship, or that the configuration names.
         config: TOML of the training.
         overrides: "key=value", as `training.train --set` takes them.
         tracking: MLflow's address; curves and previews go there; "" for nowhere.
@@ -139,33 +120,40 @@ def train(
     """
 
     def work(folder: Path) -> None:
-        from training.export import export_bundle
         from training.model.config import load_config
-        from training.train import Training
-        from understudy.consent.trust_store import TrustStore
+        from training.model.mixing import MixTraining
+        from training.one_shot_bundle import export_one_shot
+        from training.persona_folders import write_persona
+        from training.still import photo_still
 
         use_tracking(tracking, model)
-        training = Training(load_config(local(config), given(folder)), local(trust))
+        fixed = {"name": model, "triplets": str(local(triplets)), "out": str(folder), "tracking": tracking}
+        given = [*overrides, *(f"{key}={json.dumps(value)}" for key, value in fixed.items())]
+        training = MixTraining(load_config(local(config), given))
         with training.tracker.run():
             training.run()
-            export_bundle(training, folder / BUNDLE, TrustStore(local(trust)))
+            source = local(personas) if personas else None
+            if persona:
+                source = folder / "personas"
+                write_persona(source / persona, photo_still(local(photo)), read_record(local(consent)))
+            export_one_shot(training, source, folder / BUNDLE)
 
     def check() -> None:
-        from training.data.pairs import PairedFaceset
-        from training.model.config import load_config
+        from training.still import consented_photo
 
-        faceset = PairedFaceset(local(pairs))
-        for name in load_config(local(config), given(local(out))).personas or faceset.personas:
-            faceset.check_consent(name, local(trust))
+        if persona:
+            consented_photo(local(photo), persona, local(consent), local(trust))
 
-    def given(folder: Path) -> list[str]:
-        fixed = {"name": model, "pairs": str(local(pairs)), "out": str(folder), "tracking": tracking}
-        return [*overrides, *(f"{key}={json.dumps(value)}" for key, value in fixed.items())]
-
-    inputs = {"pairs": [local(pairs)], "config": [local(config)]}
-    settings = {"overrides": list(overrides), "model": model}
-    modules = ("training.train", "training.export")
-    step = Step("train", modules, inputs, settings, is_resumable=True)
+    if persona and personas:
+        raise ReleaseError("A release must be of one photo persona or of a folder of them. Give one of both.")
+    named = {"triplets": triplets, "config": config, "photo": photo, "consent": consent, "personas": personas}
+    step = Step(
+        "train",
+        ("training.model.mixing", "training.one_shot_bundle", "training.still"),
+        {name: [local(path)] if path else [] for name, path in named.items()},
+        {"persona": persona, "overrides": list(overrides), "model": model},
+        is_resumable=True,
+    )
     return run_step(step, local(out), _cache(cache), work, check=check)
 
 

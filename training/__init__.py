@@ -1,3 +1,3 @@
-"""Making swap autoencoders: extraction, reenactment, training, evaluation, export."""
+"""Making personas and networks: extraction, triplets, training, evaluation, export."""
 
 import understudy as understudy  # keeps libraries quiet before any is loaded

@@ -27,7 +27,7 @@ from understudy.bundle.dfm import COVERAGE, WHOLE_FACE_COVERAGE, Y_OFFSET, expor
 from understudy.bundle.manifest import ENCODER, write_manifest
 from understudy.consent.persona import Persona
 from understudy.consent.trust_store import Trust, TrustStore, trust_folder
-from understudy.vision.reenact import ReferenceFace
+from understudy.vision.reference import ReferenceFace
 
 _THUMBNAIL_PX = 192
 
@@ -49,7 +49,7 @@ def export_persona(bundle: Bundle, name: str, out: Path, trust: Trust) -> str:
         ConsentError: its record does not cover live use.
     """
     info = bundle.persona(name)
-    record = Persona.load(info.name, info.title, info.still, info.consent).check("live", trust)
+    record = Persona.of(info).check("live", trust)
     content = export_dfm(bundle, name, {"consent": record, "framing": f"coverage {COVERAGE}, Y offset {Y_OFFSET}"})
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f".{out.name}.part")
@@ -151,13 +151,11 @@ def _import(options: argparse.Namespace, trust: Trust) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; give its exit status: 2 when it is refused."""
-    from training.data.pairs import PairsError
-
     options = _parser().parse_args(arguments)
     try:
         trust = TrustStore(trust_folder(os.environ)).read()
         print(_import(options, trust) if options.source.lower().endswith(".dfm") else _export(options, trust))
-    except (LiveframeError, PairsError) as error:
+    except LiveframeError as error:
         print(f"training.dfm: {error}", file=sys.stderr)
         return 2
     except OSError as error:

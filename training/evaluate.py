@@ -41,6 +41,7 @@ from understudy.consent.trust_store import trust_folder
 from understudy.media.clip import ClipFrame, describe, read_frames
 from understudy.media.guard import MediaError
 from understudy.vision.model_files import WeightsError
+from understudy.vision.reference import ReferenceFace
 
 if TYPE_CHECKING:
     from understudy.bundle.bundle import Bundle, PersonaInfo
@@ -139,13 +140,18 @@ class Evaluator:
         for subject in subjects:
             yield from self.run_subject(subject)
 
-    def run_subject(self, subject: Subject) -> Iterator[ClipReport]:
-        """Measure any persona on every clip; only figures are given, nothing is written."""
-        gallery = self._gallery({subject.name: subject.identity}, subject.name)
+    def run_subject(self, subject: Subject, *, is_driver: bool = False) -> Iterator[ClipReport]:
+        """Measure any persona on every clip; only figures are given, nothing is written.
+
+        Args:
+            subject: the persona.
+            is_driver: whether the clips show the persona itself: then the right answer is the clip.
+        """
         for driver in self.drivers:
+            gallery = self._gallery({subject.name: subject.identity}, subject.name, driver if is_driver else None)
             session = subject.model.open_session()
             try:
-                yield self.measure(session, driver, subject.name, gallery)
+                yield self.measure(session, driver, subject.name, gallery, reference=-1 if is_driver else None)
             finally:
                 session.close()
 
@@ -210,7 +216,7 @@ class Evaluator:
             digest: the bundle's, for the report.
             out: where to write the side-by-side clip and the JSON; nowhere where None.
             disclosed: the clip's marks; without them no clip is written.
-            reference: of a self-swap: which frame is the persona's picture.
+            reference: of a self-swap: which frame is the persona's picture; -1: none of the clip's.
         """
         meter = SwapMeter(driver, self._observer, gallery, persona, reference)
         stem = f"{driver.clip.stem}-{persona}"
@@ -264,15 +270,18 @@ class Evaluator:
             embeddings[embedder.name] = (*(row.get(embedder.name) for row in rows.values()), *more)
         return Gallery((*names, *(strangers.names if strangers is not None else ())), embeddings)
 
+    def identity(self, reference: ReferenceFace) -> dict[str, Embedding]:
+        """Return the embeddings of a reference, by embedder; empty where no face is seen in it."""
+        if self._observer.observe(reference.image, reference.mesh) is None:
+            return {}
+        return dict(self._observer.embed(reference.image, reference.mesh))
+
     def _still_identity(self, persona: PersonaInfo) -> dict[str, Embedding]:
-        """Embed a persona's still; empty where no face is seen in it."""
         import cv2
 
         still = cv2.imread(str(persona.still))
         mesh = np.load(persona.mesh).astype(np.float32)
-        if still is None or self._observer.observe(still, mesh) is None:
-            return {}
-        return dict(self._observer.embed(still, mesh))
+        return {} if still is None else self.identity(ReferenceFace(np.asarray(still, np.uint8), mesh))
 
     def _frames(self, clip: Path, title: str) -> Iterator[ClipFrame]:
         from tqdm import tqdm

@@ -1,14 +1,12 @@
-"""Turn a training into a bundle: ONNX graphs in int8, persona looks, consent records, hashes.
+"""Turn a training of the classic recipe into a bundle: ONNX graphs in int8, looks, consent records, hashes.
 
-uv run python -m training.export --config training/configs/default.toml --out bundles/default [--set key=value ...]
+uv run python -m training.export --config training/configs/classic.toml --out work/classic/bundle [--set key=value ...]
 """
 
 import argparse
 import contextlib
-import json
 import logging
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -19,30 +17,28 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data.classic import Facesets
-from training.data.pairs import COMMON, PairedFaceset, PairsError
 from training.model.checkpoint import CheckpointError
-from training.model.config import ConfigError, TrainingConfig, load_config
-from training.network import SwapAutoencoder, weight_names
-from training.still import refitted
-from training.train import Training, keras_policy
-from understudy.bundle.bundle import Bundle, BundleError, write_manifest
-from understudy.consent.check import read_record, synthetic_record
+from training.model.classic import ClassicTraining, keras_policy
+from training.model.config import ConfigError, load_config
+from training.network import SwapAutoencoder
+from training.persona_folders import replace_folder
+from understudy.bundle.bundle import BundleError, write_manifest
+from understudy.consent.check import read_record, write_record
 from understudy.consent.record import ConsentError
-from understudy.consent.trust_store import TrustStore, trust_folder
+from understudy.consent.trust_store import trust_folder
+from understudy.faceset.faceset import FacesetError
 
 _OPSET = 17
 _THUMBNAIL_PX = 192
 _CALIBRATION_FACES = 96
 
 
-def export_bundle(training: Training, out: Path, trust: TrustStore, *, quantise: bool = True) -> Path:
+def export_bundle(training: ClassicTraining, out: Path, *, quantise: bool = True) -> Path:
     """Write a training's running mean of weights as a bundle.
 
     Args:
         training: as it stands; its weights are left as they were.
         out: the bundle's folder; replaced as a whole, and only once the new one is complete.
-        trust: where the key lies that signs the personas' records.
         quantise: int8 inside (static, QDQ), float32 at the ends; else float32 throughout.
 
     Returns:
@@ -58,30 +54,24 @@ def export_bundle(training: Training, out: Path, trust: TrustStore, *, quantise:
         root.mkdir()
         faces = _calibration_faces(training)
         latents = np.asarray(network.encoder.predict(faces, batch_size=16, verbose=0))
-        earlier = _copy_base(training.config, root)
-        if not earlier:
-            write_graph(network.encoder, root / "encoder.onnx", faces if quantise else None)
-            write_start(network.encoder, root / "encoder.npz")
+        write_graph(network.encoder, root / "encoder.onnx", faces if quantise else None)
         for name in training.personas:
-            if name != COMMON:
-                _write_persona(root / name, name, training, trust)
-                write_graph(network.decoders[name], root / name / "decoder.onnx", latents if quantise else None)
-                write_start(network.decoders[name], root / name / "decoder.npz")
-        _write_manifest(root, training, earlier)
+            _write_persona(root / name, name, training)
+            write_graph(network.decoders[name], root / name / "decoder.onnx", latents if quantise else None)
+        _write_manifest(root, training)
         replace_folder(root, out)
     return out
 
 
-def _calibration_faces(training: Training) -> NDArray[np.float32]:
+def _calibration_faces(training: ClassicTraining) -> NDArray[np.float32]:
     """Return typical inputs: validation's faces as they are, and half as many in other light."""
     batches, config = training.batches, training.config
     plain = batches.validation_batch(batches.validation[:_CALIBRATION_FACES])[0]
     varied = [batches.batch(step)[0] for step in range(-(-_CALIBRATION_FACES // (2 * config.batch)))]
-    parts = [part for faces in (plain, *varied) for part in (faces.values() if isinstance(faces, dict) else [faces])]
-    return np.concatenate(parts)
+    return np.concatenate([part for faces in (plain, *varied) for part in faces.values()])
 
 
-def mean_network(training: Training) -> SwapAutoencoder:
+def mean_network(training: ClassicTraining) -> SwapAutoencoder:
     """Return a float32 copy of the network with the running mean of its weights."""
     trainer = training.trainer
     kept = trainer.get_weights()
@@ -175,108 +165,48 @@ def quantise(
         )
 
 
-def write_start(part: Any, path: Path) -> None:
-    """Write what later trainings start from: float16 weights of the encoder or of a decoder."""
-    weights = [np.asarray(weight).astype(np.float16) for weight in part.get_weights()]
-    np.savez(path, **dict(zip(weight_names(part), weights, strict=True)))
-
-
 # ---- personas and manifest -------------------------------------------------------------------------------------
 
 
-def _copy_base(config: TrainingConfig, root: Path) -> dict[str, str]:
-    """With a frozen encoder, start from the bundle it came from; returns its personas' titles by name."""
-    if not (config.frozen_encoder and config.start_from):
-        return {}
-    base = Bundle.load(config.start_from)
-    for name in base.manifest.files:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(base.path / name, root / name)
-    return {persona.name: persona.title for persona in base.personas}
-
-
-def _write_persona(folder: Path, name: str, training: Training, trust: TrustStore) -> None:
-    folder.mkdir(exist_ok=True)
-    still = refitted(training.pairs.still(name))
+def _write_persona(folder: Path, name: str, training: ClassicTraining) -> None:
+    folder.mkdir()
+    still = training.facesets.still(name)
     cv2.imwrite(str(folder / "still.png"), still.image)
     np.save(folder / "mesh.npy", still.mesh)
     side = (_THUMBNAIL_PX, _THUMBNAIL_PX)
     thumbnail = cv2.resize(still.image, side, interpolation=cv2.INTER_AREA)
     cv2.imwrite(str(folder / "thumbnail.jpg"), thumbnail, [cv2.IMWRITE_JPEG_QUALITY, 88])
-    record = consent_record(training.pairs, name, folder / "still.png", trust)
-    (folder / "consent.json").write_text(json.dumps(record, indent=1))
+    write_record(folder / "consent.json", read_record(training.facesets.consent_path(name)))
 
 
-def consent_record(pairs: PairedFaceset | Facesets, name: str, still: Path, trust: TrustStore) -> dict[str, Any]:
-    """Return a persona's consent record: made here for composites, brought along for people.
-
-    Raises:
-        PairsError: the persona shows a person, and the paired faceset holds no record of their consent.
-    """
-    recipe, given = pairs.recipe(name), pairs.consent_path(name)
-    if given.is_file():
-        return read_record(given).to_json()
-    if recipe.get("kind") != "composite":
-        raise PairsError(f"{name} shows a person and must have a consent record. Make one: understudy.consent make.")
-    return synthetic_record(name, recipe, [still], trust.signing_key())
-
-
-def _write_manifest(root: Path, training: Training, earlier: dict[str, str]) -> None:
+def _write_manifest(root: Path, training: ClassicTraining) -> None:
     config, size = training.config, training.config.size
-    personas = earlier | {
-        name: str(training.pairs.recipe(name).get("title", name.title()))
-        for name in training.personas
-        if name != COMMON
-    }
     write_manifest(
         root,
         name=config.name,
         version=f"{training.step}",
-        personas=personas,
+        personas={name: name.title() for name in training.personas},
         input_shape=(size.input_px, size.input_px, 3),
         output_shape=(size.output_px, size.output_px, 4),
-        licence="Apache-2.0; personas are composites of machine-made faces unless their record says otherwise",
-        training=_facts_with_base(training),
+        licence="Apache-2.0; whose faces its personas are, and what they agreed to, their records say",
+        training=training_facts(training),
     )
 
 
-def _facts_with_base(training: Training) -> dict[str, Any]:
-    facts = training_facts(training)
-    if not (training.config.frozen_encoder and training.config.start_from):
-        return facts
-    base = dict(Bundle.load(training.config.start_from).manifest.training)
-    return {**base, "added": {**base.get("added", {}), **dict.fromkeys(training.personas, facts)}}
-
-
-def training_facts(training: Training) -> dict[str, Any]:
-    """Return what a model card needs to know: recipe, sizes, iterations, seconds, last validation figures.
-
-    Of a bundle that got more personas on its frozen encoder: its own facts, and theirs under `added`.
-    """
-    config: TrainingConfig = training.config
-    curves = training.curves()
+def training_facts(training: ClassicTraining) -> dict[str, Any]:
+    """Return what a model card needs to know: recipe, sizes, iterations, seconds, last validation figures."""
+    config, curves = training.config, training.curves()
     return {
         "recipe": config.recipe,
         "iterations": training.step,
         "batch": config.batch,
-        "drivers": training.pairs.count,
-        "faceset": training.pairs.digest(),
-        "sources": training.pairs.source_digests(),
+        "drivers": training.facesets.count,
+        "faceset": training.facesets.digest(),
+        "sources": training.facesets.source_digests(),
         "seconds": round(sum(float(line["seconds"]) for line in curves), 1),
         "validation": curves[-1] if curves else {},
         "network": {name: getattr(config.size, name) for name in config.size.__slots__},
     }
-
-
-def replace_folder(new: Path, out: Path) -> None:
-    """Put a finished folder in the place of an old one."""
-    if out.exists():
-        old = new.parent / "old"
-        out.rename(old)
-        new.rename(out)
-        shutil.rmtree(old)
-    else:
-        new.rename(out)
 
 
 def main() -> None:
@@ -290,9 +220,9 @@ def main() -> None:
     args = parser.parse_args()
     try:
         trust = args.trust or trust_folder(os.environ)
-        training = Training(load_config(args.config, args.set), trust)
-        export_bundle(training, args.out, TrustStore(trust), quantise=not args.float32)
-    except (CheckpointError, ConfigError, ConsentError, PairsError, BundleError) as error:
+        training = ClassicTraining(load_config(args.config, args.set), trust)
+        export_bundle(training, args.out, quantise=not args.float32)
+    except (BundleError, CheckpointError, ConfigError, ConsentError, FacesetError) as error:
         sys.exit(f"error: {error}")
     print(f"{args.out}: {training.step} iterations, {', '.join(training.personas)}")
 

@@ -1,16 +1,14 @@
 """Write a bundle's model card: data, recipe, figures on held-out clips, limits, licence.
 
-    uv run python -m training.model_card bundles/default CLIP... [--every 5] [--recipes FILE]
+    uv run python -m training.model_card bundles/default CLIP... [--every 5]
 
-Without clips, the figures and sheets that are there stay, and the text is written anew. FILE is what
-benchmarks.recipes printed.
+Without clips, the figures and sheets that are there stay, and the text is written anew.
 
 The clips drive the personas and are measured (training.evaluate). The card's sheets show what the network
 paints and nothing of the driver: outside the mask they are grey, so that no real person's picture ships.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -52,14 +50,13 @@ _FIGURES = (
 )
 
 
-def write_card(folder: Path, clips: Sequence[Path], every: int = 5, recipes: dict[str, Any] | None = None) -> Path:
+def write_card(folder: Path, clips: Sequence[Path], every: int = 5) -> Path:
     """Measure a bundle on clips, and write its card and sheets into it.
 
     Args:
         folder: the bundle; its manifest is made anew, with the figures in it.
         clips: held-out videos with a face; without any, the figures and sheets stay as they are.
         every: look closely at every n-th frame.
-        recipes: what benchmarks.recipes found; what the bundle says of it stays where not given.
 
     Returns:
         The card's path.
@@ -69,7 +66,7 @@ def write_card(folder: Path, clips: Sequence[Path], every: int = 5, recipes: dic
         MediaError: a clip is missing or broken.
     """
     bundle = Bundle.load(folder)
-    facts = {**bundle.manifest.training, **({"recipes": recipes} if recipes else {})}
+    facts = dict(bundle.manifest.training)
     if not clips:
         if "evaluation" not in facts:
             raise BundleError(f"{folder} has no figures yet. Name clips to measure it on.")
@@ -147,8 +144,6 @@ def card_lines(bundle: Bundle, training: dict[str, Any], sheets: Sequence[str]) 
     yield f"- Recipe: {training.get('recipe')}; {training.get('iterations')} iterations of {training.get('batch')},"
     yield f"  {training.get('seconds')} s of wall clock; network {training.get('network')}."
     yield f"- Last validation: {training.get('validation')}.\n"
-    for name, facts in training.get("added", {}).items():
-        yield f"- {name}: decoder on the frozen encoder, {facts['iterations']} iterations, {facts['seconds']} s."
     yield "\n## Figures on held-out clips\n"
     yield "Measured by `training.evaluate`; keys are explained in `training/evaluation/clip_report.py`.\n"
     yield f"| clip | persona | {' | '.join(_FIGURES)} |"
@@ -158,7 +153,6 @@ def card_lines(bundle: Bundle, training: dict[str, Any], sheets: Sequence[str]) 
         yield f"| {report['clip']} | {report['persona']} | {values} |"
     yield "\nWhat each persona (row) paints on frames of each clip. The drivers, real people, are not shown:\n"
     yield from (f"![{name}](sheets/{name}.jpg)\n" for name in sheets)
-    yield from _recipe_lines(training.get("recipes"))
     yield "## Limits\n"
     yield "- Profile views beyond about 50 degrees, tongues and hard coloured light are weak spots."
     yield "- Spectacles that are kept make anybody easier to recognise; so do hair, build and teeth, the driver's own."
@@ -187,28 +181,6 @@ def _autoencoder_lines(bundle: Bundle) -> Iterator[str]:
     yield f"- Personas: {', '.join(persona.title for persona in bundle.personas)}. Whose faces: each `consent.json`."
 
 
-def _recipe_lines(recipes: dict[str, Any] | None) -> Iterator[str]:
-    """Yield how the paired recipe compares with the classic one, where that was measured."""
-    if not recipes:
-        return
-    yield "## Paired against classic recipe\n"
-    size = f"{recipes['size']}, " if "size" in recipes else ""
-    yield f"The same network ({size}dense bottleneck) and pictures, {recipes['minutes']:g} minutes of training each;"
-    yield "what the network alone paints on the same held-out clips (`benchmarks.recipes`). The last column says how"
-    yield "many times larger the classic recipe's error is; of an identity, what its cosine lacks to 1.\n"
-    yield "| figure | paired | classic | classic / paired |"
-    yield "|---|---|---|---|"
-    for key in ("expression_pct", "mouth_pct", "eyes_pct", "pose_deg", "identity_to_persona", "retrieval_rank1"):
-        ratio = recipes["classic_to_paired"].get("identity_error" if key == "identity_to_persona" else key)
-        cells = " | ".join(_cell(value) for value in (recipes["paired"][key], recipes["classic"][key], ratio))
-        yield f"| {key} | {cells} |"
-    yield f"\nIterations: {recipes['paired']['iterations']} and {recipes['classic']['iterations']}.\n"
-    gates = [recipes[recipe].get("minutes_to_gate") for recipe in ("paired", "classic")]
-    paired, classic = ("never" if gate is None else f"after {gate:g} min" for gate in gates)
-    yield "Pose within 2 degrees, mouth within 2.8 %, eyes within 1.8 % and retrieval of 95 % were reached together"
-    yield f"{paired} (paired) and {classic} (classic).\n"
-
-
 def _cell(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float | int) else "-"
 
@@ -218,12 +190,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("clips", type=Path, nargs="*", help="held-out videos with a face")
-    parser.add_argument("--recipes", type=Path, metavar="FILE", help="JSON of benchmarks.recipes, to stand in the card")
     parser.add_argument("--every", type=int, default=5, help="look closely at every n-th frame")
     args = parser.parse_args()
     try:
-        recipes = json.loads(args.recipes.read_text()) if args.recipes else None
-        print(write_card(args.bundle, args.clips, args.every, recipes))
+        print(write_card(args.bundle, args.clips, args.every))
     except (BundleError, MediaError, OSError, ValueError) as error:
         sys.exit(f"error: {error}")
 

@@ -3,17 +3,13 @@
 Read from top to bottom: building blocks, encoder, decoder, the whole. Space-to-depth stem, residual
 blocks (He et al. 2015, arXiv:1512.03385), sub-pixel upsampling (Shi et al. 2016, arXiv:1609.05158).
 
-Two kinds of latent. Trained on pairs, the target lies on the input pixel by pixel, so the encoder is
-a small U-Net (Ronneberger et al. 2015, arXiv:1505.04597) whose latent keeps the picture's layout:
-gaze and teeth pass straight through, and the decoders, small, paint the persona over it. Without
-pairs (the classic recipe of 2017) such a latent would let the driver's identity through to any
-decoder; there a dense bottleneck takes its place.
+A dense bottleneck lies between both halves: without pairs, a latent that keeps the picture's layout
+would let the driver's identity through to any decoder.
 
 ReLU throughout: in graph mode TensorFlow's oneDNN computes Conv + Add + LeakyReLU with slope 0.2
 whatever the slope is, so an exported graph would differ from the trained one.
 """
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +28,7 @@ class NetworkSize:
         output_px: side of the decoder's output: a multiple of 2 grid.
         width: channels of the latent and after the stem; deeper stages have 2 and 4 times as many.
         head_channels: channels of the decoder's last stage, of twice the grid.
-        bottleneck: length of a dense bottleneck (for the classic recipe), or 0 for a spatial latent.
+        bottleneck: length of the dense code between encoder and decoders.
         patch_px: side of the patches that the stem takes in as one: what the network costs goes by how many there
             are, not by input_px.
     """
@@ -41,7 +37,7 @@ class NetworkSize:
     output_px: int = 224
     width: int = 64
     head_channels: int = 32
-    bottleneck: int = 0
+    bottleneck: int = 256
     patch_px: int = 8
 
     def __post_init__(self) -> None:
@@ -54,11 +50,6 @@ class NetworkSize:
     def grid(self) -> int:
         """Side of the latent, in patches."""
         return self.input_px // self.patch_px
-
-
-# What `training.train --size fast` makes: the same layers on a third of the patches, so a third of the work. Twice as
-# many patches with fewer channels would cost twice that: a byte's product is cheapest where channels are many.
-FAST = NetworkSize(input_px=128, output_px=128)
 
 
 # ---- building blocks -------------------------------------------------------------------------------------------
@@ -142,12 +133,9 @@ def build_encoder(size: NetworkSize) -> keras.Model:
     whole = _residual(_conv(patches, w, kernel=3 if size.patch_px <= 4 else 1), w)  # a large patch sees enough alone
     half = _residual(_conv(whole, 2 * w, stride=2), 2 * w)
     x = _conv(half, 4 * w, stride=2)
-    x = _bottleneck(x, size) if size.bottleneck else _residual(x, 4 * w)
-    x = _residual(x, 4 * w)
-    x = _upsample(x, 2 * w)
-    x = _residual(x if size.bottleneck else layers.Add()([x, half]), 2 * w)
-    x = _upsample(x, w)
-    x = _conv(x if size.bottleneck else layers.Add()([x, whole]), w)
+    x = _residual(_bottleneck(x, size), 4 * w)
+    x = _residual(_upsample(x, 2 * w), 2 * w)
+    x = _conv(_upsample(x, w), w)
     return keras.Model(face, layers.Activation("linear", dtype="float32", name="latent")(x), name="encoder")
 
 
@@ -194,17 +182,3 @@ class SwapAutoencoder:
     def swap(self, faces: Any, persona: str) -> Any:
         """Return the persona in the faces' pose: float32 [N, I, I, 3] -> float32 [N, O, O, 4]."""
         return self.decoders[persona](self.encoder(faces, training=False), training=False)
-
-
-def weight_names(part: keras.Model) -> list[str]:
-    """Name a model's weights by the kinds of its layers, counted, in the order of `part.weights`.
-
-    An inserted or missing layer makes other names, so that weights kept under them cannot be taken for others.
-    """
-    counts: Counter[str] = Counter()
-    names: list[str] = []
-    for layer in part.layers:
-        kind = type(layer).__name__
-        counts[kind] += 1
-        names += [f"{kind}_{counts[kind]}/{weight.name}" for weight in layer.weights]
-    return names

@@ -2,9 +2,8 @@
 
     uv run python -m training.one_shot_bundle --config CONFIG.toml --personas FOLDER --out bundles/default
 
-FOLDER holds a folder for each persona, in the order of their names or of `order.txt`: `reference.png` (an aligned
-picture), `mesh.npy` (float32 [468, 3], px of it), `consent.json`, and, where there are more references, `more/NAME.png`
-and `more/NAME.npy`. Without --personas those of `personas_from` in the configuration are taken over.
+FOLDER holds a folder for each persona (`training.persona_folders`), in the order of their names or of `order.txt`.
+Without --personas those of `personas_from` in the configuration are taken over.
 """
 
 from __future__ import annotations
@@ -12,34 +11,24 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import shutil
 import sys
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from training.data.triplets import TripletError
-from training.export import quantise, replace_folder
+from training.export import quantise
 from training.model.checkpoint import CheckpointError
 from training.model.config import ConfigError, load_config
 from training.model.mixing import MixTraining
-from understudy.bundle.bundle import Bundle, BundleError, write_manifest
-from understudy.bundle.manifest import MIXER, ONE_SHOT
-from understudy.swap.served import ServedOneShot
+from training.persona_folders import write_one_shot
+from understudy.bundle.bundle import Bundle, BundleError, default_bundle
 
 _OPSET = 17
 _CALIBRATION = 96
-_THUMBNAIL_PX = 192
-_NOTICE = Path(__file__).with_name("data") / "NOTICE.md"
-_LICENCE = (
-    "Apache-2.0; personas are mosaics of machine-made faces of the SFHQ data sets, MIT (c) David Beniaguev, "
-    "unless their record says otherwise"
-)
 
 
 def write_mixer(network: Any, path: Path, calibration: NDArray[np.float32] | None) -> None:
@@ -83,7 +72,7 @@ def export_one_shot(training: MixTraining, personas: Path | None, out: Path, *, 
 
     Args:
         training: as it stands.
-        personas: folder of persona folders; None: those of the bundle that the configuration names.
+        personas: folder of persona folders; None: those of the bundle that the configuration names, or that ships.
         out: the bundle's folder; replaced as a whole, and only once the new one is complete.
         is_quantised: int8 inside; else float32 throughout.
 
@@ -93,65 +82,15 @@ def export_one_shot(training: MixTraining, personas: Path | None, out: Path, *, 
     Raises:
         BundleError: a persona lacks a file, or what would be written could not be loaded again.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent) as folder:
-        root = Path(folder) / "bundle"
-        root.mkdir()
-        titles = _copy_personas(personas, root) if personas else _take_over(Path(training.config.personas_from), root)
-        calibration = training.inputs(_CALIBRATION) if is_quantised else None
-        write_mixer(training.mean_network(), root / MIXER, calibration)
-        write_manifest(
-            root,
-            name=training.config.name,
-            version=str(training.step),
-            personas=titles,
-            input_shape=ServedOneShot.spec.input_shape,
-            output_shape=ServedOneShot.spec.output_shape,
-            licence=_LICENCE,
-            training=_facts(training),
-            factory=ONE_SHOT,
-        )
-        Bundle.load(root).mixer()
-        replace_folder(root, out)
-    return out
-
-
-def _copy_personas(source: Path, root: Path) -> dict[str, str]:
-    """Copy persona folders and write their thumbnails; return titles by name, in order."""
-    shutil.copyfile(_NOTICE, root / _NOTICE.name)
-    order = source / "order.txt"
-    found = sorted(path.parent.name for path in source.glob("*/reference.png"))
-    names = [name for name in order.read_text().split() if name in found] if order.is_file() else found
-    if not names:
-        raise BundleError(f"{source} must hold folders with a reference.png, but has none. Run training.data.mosaic.")
-    for name in names:
-        (root / name).mkdir()
-        for file in ("reference.png", "mesh.npy", "consent.json"):
-            if not (source / name / file).is_file():
-                raise BundleError(f"{source / name} must hold {file}, but does not. Make the persona again.")
-            shutil.copyfile(source / name / file, root / name / file)
-        if (source / name / "more").is_dir():
-            shutil.copytree(source / name / "more", root / name / "more")
-        write_thumbnail(root / name)
-    return {name: name.title() for name in names}
-
-
-def write_thumbnail(folder: Path) -> None:
-    """Write `thumbnail.jpg` of a persona folder's `reference.png`."""
-    image = cv2.imread(str(folder / "reference.png"))
-    small = cv2.resize(np.asarray(image), (_THUMBNAIL_PX, _THUMBNAIL_PX), interpolation=cv2.INTER_AREA)
-    cv2.imwrite(str(folder / "thumbnail.jpg"), small, [cv2.IMWRITE_JPEG_QUALITY, 88])
-
-
-def _take_over(path: Path, root: Path) -> Mapping[str, str]:
-    bundle = Bundle.load(path)
-    if not bundle.manifest.is_one_shot:
-        raise BundleError(f"{path} holds an autoencoder and no references. Name --personas, or a one-shot bundle.")
-    for name in bundle.manifest.files:
-        if name != MIXER:
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            (root / name).write_bytes(bundle.read(name))
-    return {persona.name: persona.title for persona in bundle.personas}
+    calibration = training.inputs(_CALIBRATION) if is_quantised else None
+    return write_one_shot(
+        out,
+        personas or Bundle.load(training.config.personas_from or default_bundle()),
+        lambda path: write_mixer(training.mean_network(), path, calibration),
+        name=training.config.name,
+        version=str(training.step),
+        training=_facts(training),
+    )
 
 
 def _facts(training: MixTraining) -> dict[str, Any]:
@@ -163,6 +102,7 @@ def _facts(training: MixTraining) -> dict[str, Any]:
         "batch": config.batch,
         "triplets": len(training.triplets.rows),
         "faceset": training.triplets.digest,
+        "sources": list(training.triplets.sources),
         "seconds": round(sum(float(line["seconds"]) for line in curves), 1),
         "validation": curves[-1] if curves else {},
         "network": {"mixer_width": config.mixer_width, "parameters": int(training.network.count_params())},

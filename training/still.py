@@ -14,48 +14,54 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from training.data.pairs import PairsError
-from understudy.vision.mesh import FaceMesh
-from understudy.vision.reenact import ReferenceFace
+from training.data.drivers import DriverFinder
+from understudy.consent.check import check, hash_files, read_record
+from understudy.consent.record import ConsentRecord
+from understudy.consent.trust_store import TrustStore
+from understudy.media.guard import MediaError
+from understudy.vision.reference import ReferenceFace, reference_face
 
-_FITS = 3
-_LEAST_PRESENCE = 0.5
+
+def photo_still(photo: Path) -> ReferenceFace:
+    """Return the still of a photo: its largest face, aligned.
+
+    Raises:
+        MediaError: the photo cannot be read or shows no clear face.
+    """
+    image = cv2.imread(str(photo))
+    if image is None:
+        raise MediaError(f"{photo} must be a picture, but it cannot be read. Use a JPEG or PNG.")
+    face = DriverFinder().largest_face(np.asarray(image, np.uint8))
+    if face is None:
+        raise MediaError(f"{photo} must show a clear face, but none was found. Use a sharp, frontal photo.")
+    return reference_face(np.asarray(image, np.uint8), face)
 
 
 def write_still(photo: Path, path: Path) -> ReferenceFace:
-    """Bring a photo into the crop and write it as a persona's still.
+    """Write a photo's still as a PNG: the same bytes as in the bundle that is made of the photo; raises as the above.
 
     Args:
         photo: a picture with a clear face.
-        path: the PNG to write; the same bytes as in the bundle that is made of the photo.
-
-    Raises:
-        PairsError: the photo cannot be read or shows no clear face.
+        path: the PNG.
     """
-    from training.data.drivers import DriverFinder
-    from training.reenact import photo_still
-
-    look = photo_still(photo, DriverFinder())
+    look = photo_still(photo)
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), look.image)
     return look
 
 
-def refitted(still: ReferenceFace) -> ReferenceFace:
-    """Fit the mesh anew to a still's picture; the still as it was where no face is seen in it.
+def consented_photo(photo: Path, name: str, record: Path, trust: Path) -> ConsentRecord:
+    """Return a persona's consent record, once it covers the photo for training.
 
-    A composite's own mesh is the mean of its faces', and caricature moves brows and lids away from it; live, detail
-    must lie where the mesh model sees the same brows and lids.
+    Raises:
+        ConsentError: the record is missing, invalid, or does not cover the photo.
+        MediaError: there is no such photo.
     """
-    margin = still.image.shape[0] // 4
-    image = np.asarray(cv2.copyMakeBorder(still.image, *[margin] * 4, cv2.BORDER_REFLECT_101), np.uint8)
-    shift = np.float32([margin, margin, 0])
-    model, mesh = FaceMesh(), still.mesh + shift
-    for _ in range(_FITS):  # each fit finds the better region
-        mesh, presence = model.fit(image, mesh)
-        if presence < _LEAST_PRESENCE:
-            return still
-    return ReferenceFace(still.image, (mesh - shift).astype(np.float32))
+    if not photo.is_file():
+        raise MediaError(f"{photo} must be a picture, but there is no such file. Check --photo.")
+    signed = read_record(record)
+    check(signed, "train", TrustStore(trust).read(), faces=hash_files([photo]), persona=name)
+    return signed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         write_still(options.photo, options.out)
-    except PairsError as error:
+    except MediaError as error:
         print(f"training.still: {error}", file=sys.stderr)
         return 2
     print(

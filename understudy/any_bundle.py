@@ -117,7 +117,7 @@ def _open_swap(directory: Path, digest: str) -> ServableBundle:
 
 def _persona(bundle: Bundle, name: str) -> Persona:
     info = bundle.persona(name)
-    return Persona.load(info.name, info.title, info.still, info.consent)
+    return Persona.of(info)
 
 
 def _crop_model(bundle: Bundle, name: str, threads: int) -> BatchModel:

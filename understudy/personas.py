@@ -3,29 +3,33 @@
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from understudy.bundle.bundle import Bundle, BundleError, default_bundle
+from understudy.bundle.manifest import FileEntry
 from understudy.jobs.command_line import command
 from understudy.jobs.work_folder import work_folder
-from understudy.swap.own_personas import OwnPersona, own_personas
+from understudy.swap.own_personas import OwnPersona, further_references, own_personas
 
 
 def describe(bundle: Bundle, own: Sequence[OwnPersona] = (), is_long: bool = False) -> list[str]:
-    """A line per persona: its name; in the long form also its title, decoder size and still, tab-separated."""
+    """A line per persona: its name; in the long form also its title, size or pictures, and still, tab-separated."""
     if not is_long:
         return [*(persona.name for persona in bundle.personas), *(persona.name for persona in own)]
-    files = bundle.manifest.files
-    sizes = [files[entry.decoder].size_bytes / 1e6 for entry in bundle.manifest.personas]
-    shipped = [
-        f"{persona.name}\t{persona.title}\t{size:.1f} MB\t{persona.still}"
-        for persona, size in zip(bundle.personas, sizes, strict=True)
+    files = bundle.manifest.files.items()
+    lines = [
+        f"{each.name}\t{each.title}\t{_megabytes(files, each.name):.1f} MB\t{each.still}" for each in bundle.personas
     ]
-    played = {True: "by its photo", False: "by its network"}
-    return shipped + [
-        f"{each.name}\t{each.title}\t{played[each.bundle is None]}\t{each.folder / 'still.png'}" for each in own
-    ]
+    for each in own:
+        more = len(further_references(each.folder))
+        played = f"by its photo and {more} more" if more else "by its photo"
+        lines.append(f"{each.name}\t{each.title}\t{played}\t{each.folder / 'still.png'}")
+    return lines
+
+
+def _megabytes(files: Iterable[tuple[str, FileEntry]], persona: str) -> float:
+    return sum(entry.size_bytes for name, entry in files if name.startswith(f"{persona}/")) / 1e6
 
 
 @command

@@ -36,7 +36,6 @@ def fresh_app(
     monkeypatch.setenv("UNDERSTUDY_HOME", str(folder / "trust"))
     monkeypatch.setenv("UNDERSTUDY_WORK", str(folder / "work"))
     monkeypatch.setenv("UNDERSTUDY_RELAY", "websocket")
-    monkeypatch.delenv("UNDERSTUDY_DRIVERS", raising=False)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking)
     _forget()
     try:

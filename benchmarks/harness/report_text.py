@@ -60,9 +60,8 @@ TABLES: dict[str, tuple[str, dict[str, str]]] = {
     "training": (
         "Training",
         {
-            "paired_faces_per_s": "paired, faces/s",
+            "oneshot_faces_per_s": "one-shot, triplets/s",
             "classic_faces_per_s": "classic, faces/s",
-            "paired_to_classic_faces_ratio": "paired / classic",
         },
     ),
     "serving": (

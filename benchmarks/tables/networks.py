@@ -156,10 +156,10 @@ def build(name: str) -> tuple[Any, list[Part]]:
     import keras
 
     from benchmarks.tables import zoo
-    from training.network import FAST, NetworkSize
+    from training.network import NetworkSize
 
     keras.utils.set_random_seed(1)
-    sizes = {"ours224": NetworkSize(), "ours128": FAST}
+    sizes = {"ours224": NetworkSize(), "ours128": NetworkSize(input_px=128, output_px=128)}
     if name in sizes:
         encoder, decoder, whole = zoo.ours(sizes[name])
     else:

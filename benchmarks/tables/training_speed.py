@@ -1,8 +1,8 @@
 """Table 4, training and extraction: faces a second by recipe and backend, frames a second against a plain loop.
 
-A step of either recipe shows every one of two decoders a batch of faces: the paired recipe passes one batch through
-the encoder for both, the classic one a batch for each. Keras' backend is fixed when it is imported, so every backend
-that is installed gets a process of its own. What augmentation costs is a row of its own: training hides it in a thread.
+A step of the one-shot recipe shows the mixing network a batch of triplets, a step of the classic one shows each of two
+decoders a batch of faces. Keras' backend is fixed when it is imported, so every backend that is installed gets a
+process of its own. What making a triplet costs is a row of its own.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from liveframe.errors import LiveframeError
 
 ROOT = Path(__file__).resolve().parents[2]
 BACKENDS = ("tensorflow", "jax", "torch")
-RECIPES = ("paired", "classic")
+RECIPES = ("oneshot", "classic")
 PERSONAS = ["a", "b"]
 WORKERS = (1, 2, 4)
 
@@ -45,7 +45,7 @@ def table(plan: Plan) -> Figures:
     else:
         for backend in filter(find_spec, BACKENDS):
             figures |= rows(backend, _in_child(backend, steps=20, batch=8))
-    return figures | rows("augment", augmenting(plan.pick(10, 100))) | extracting(plan.pick(8, 120), plan.pick(1, 5))
+    return figures | rows("triplets", triplets(plan.pick(10, 100))) | extracting(plan.pick(8, 120), plan.pick(1, 5))
 
 
 def training(steps: int, batch: int) -> Figures:
@@ -53,50 +53,57 @@ def training(steps: int, batch: int) -> Figures:
 
     Args:
         steps: of each recipe, after one that does not count.
-        batch: faces per decoder and step.
+        batch: triplets, or faces per decoder, a step.
     """
     times = in_turn({recipe: _step(recipe, batch) for recipe in RECIPES}, steps)
     return {
         **{f"{recipe}_faces_per_s": faces_per_s(times, recipe, batch) for recipe in RECIPES},
         **{f"{recipe}_step_p50_ms": spread(recipe, times[recipe])[f"{recipe}_p50_ms"] for recipe in RECIPES},
-        "paired_to_classic_faces_ratio": ratio(times["classic"], times["paired"]),
     }
 
 
 def faces_per_s(times: Times, recipe: str, batch: int) -> float:
-    """Return how many targets the decoders see in a second."""
-    return round(len(PERSONAS) * batch / float(np.median(times[recipe])) * 1e3, 2)
+    """Return how many triplets, or faces of all decoders, are learned from in a second."""
+    faces = batch * (len(PERSONAS) if recipe == "classic" else 1)
+    return round(faces / float(np.median(times[recipe])) * 1e3, 2)
 
 
 def _step(recipe: str, batch: int) -> Any:
-    """Make a call of one training step of the shipped size, on faces of noise."""
+    """Make a call of one training step of the shipped size, on noise."""
     from training.model.config import TrainingConfig
-    from training.network import NetworkSize
-    from training.train import build_trainer
 
-    if recipe == "classic":
-        config = TrainingConfig(recipe=recipe, facesets=dict.fromkeys(PERSONAS, ""), size=NetworkSize(bottleneck=256))
-    else:
-        config = TrainingConfig(recipe=recipe)
+    rng = np.random.default_rng(0)
+    if recipe == "oneshot":
+        from training.data.triplets import CHANNELS, SIDE
+        from training.model.mixing import build_trainer as build_mix_trainer
+
+        mixer = build_mix_trainer(TrainingConfig())[1]
+        triplets = rng.integers(0, 256, (batch, SIDE, SIDE, CHANNELS), np.uint8)
+        return lambda: mixer.train_on_batch(triplets)
+    from training.model.classic import build_trainer
+
+    config = TrainingConfig(recipe=recipe, facesets=dict.fromkeys(PERSONAS, ""))
     _, trainer = build_trainer(config, PERSONAS)
-    rng, size = np.random.default_rng(0), config.size
+    size = config.size
     faces = rng.random((batch, size.input_px, size.input_px, 3), np.float32)
-    inputs = dict.fromkeys(PERSONAS, faces) if recipe == "classic" else faces
     target = rng.integers(0, 256, (batch, size.output_px, size.output_px, 5), np.uint8)
-    return lambda: trainer.train_on_batch(inputs, dict.fromkeys(PERSONAS, target))
+    return lambda: trainer.train_on_batch(dict.fromkeys(PERSONAS, faces), dict.fromkeys(PERSONAS, target))
 
 
-def augmenting(rounds: int) -> Figures:
-    """Time the variation of one driver and its two targets, on one thread."""
-    from training.data.augment import Augmentation, augment
-    from training.data.pairs import CANVAS_PX
+def triplets(rounds: int) -> Figures:
+    """Time the making of one triplet, on one thread, of made faces."""
+    from benchmarks.harness.moving_face import frames as moving
+    from training.data.drivers import DriverCrops, DriverFinder
+    from training.data.triplets import TripletMaker
 
-    rng, how = np.random.default_rng(0), Augmentation()
-    driver = rng.integers(0, 256, (CANVAS_PX, CANVAS_PX, 3), np.uint8)
-    maps = np.full((CANVAS_PX, CANVAS_PX, 2), 255, np.uint8)
-    times = in_turn({"driver": lambda: augment(rng, driver, maps, [driver, driver], how, driver)}, rounds)
-    mean_ms = float(np.mean(times["driver"]))
-    return {"driver_mean_ms": round(mean_ms, 3), "drivers_per_s": round(1e3 / mean_ms, 1)}
+    finder = DriverFinder()
+    found = [each for each in map(finder.canvas, moving(None, 640, 480, 4)) if each is not None]
+    crops, meshes = (np.stack([each[i] for each in found]) for i in (0, 1))
+    alone, plain = np.full(len(found), -1), np.ones(len(found), bool)
+    maker = TripletMaker(DriverCrops(crops, meshes, alone, plain, "", []))
+    times = in_turn({"triplet": partial(maker.make, 1)}, rounds)
+    mean_ms = float(np.mean(times["triplet"]))
+    return {"triplet_mean_ms": round(mean_ms, 3), "triplets_per_s": round(1e3 / mean_ms, 1)}
 
 
 def extracting(frames: int, rounds: int) -> Figures:

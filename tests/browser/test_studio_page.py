@@ -1,6 +1,5 @@
-"""The Studio in a real browser: from a photo to one's own persona in the returned pixels; a training to its end."""
+"""The Studio in a real browser: from a photo to one's own persona in the returned pixels; clips to references."""
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from benchmarks.harness.live_page import PATIENCE_MS, LivePage
 from liveframe.frame import Image
 from tests.browser.conftest import RunningApp
 from tests.browser.test_live_page import assert_nearer_to_persona, shipped_bundle
-from tests.support.real_faces import astronaut, moved
+from tests.support.real_faces import turned, write_clip
 from understudy.bundle.bundle import Bundle
 
 Serve = Callable[..., RunningApp]
@@ -100,36 +99,23 @@ def test_without_a_permission_there_is_no_persona(
     assert list((tmp_path / "work").glob("viewers/*/personas/*")) == []
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(2400)
-def test_a_training_started_on_the_page_survives_a_reload_and_the_servers_end(
-    serve: Serve, open_browser: OpenBrowser, tiny_bundle: Path, photo: Path, tmp_path: Path
+def test_references_are_chosen_while_the_page_is_reloaded_and_the_page_says_what_plays(
+    serve: Serve, open_browser: OpenBrowser, photo: Path, tmp_path: Path
 ) -> None:
-    drivers = tmp_path / "drivers"
-    drivers.mkdir()
-    for number in range(12):
-        cv2.imwrite(str(drivers / f"{number}.jpg"), moved(astronaut(), number - 6, 1.2))
-    settings = {
-        "UNDERSTUDY_BUNDLE": str(tiny_bundle),
-        "UNDERSTUDY_WORK": str(tmp_path / "work"),
-        "UNDERSTUDY_DRIVERS": str(drivers),
-        "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}",
-    }
-    first = serve(**settings)
+    app = serve(UNDERSTUDY_WORK=str(tmp_path / "work"), MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path / 'mlflow.db'}")
     context = open_browser(None)
-    page = open_studio(context, first)
+    page = open_studio(context, app)
     make_persona(page, "Nadia", photo, tmp_path / "form.txt")
-    page.get_by_role("tab", name="Training").click()
-    page.get_by_role("button", name="Train", exact=True).click()
-    page.get_by_text("Training of Nadia").wait_for()
-    page.get_by_text(re.compile(r"Step \d+ of 400")).wait_for(timeout=900_000)
-    first.process.terminate()
-    first.process.wait(30)
+    clip = write_clip(tmp_path / "turns.mp4", [turned(yaw) for yaw in (0, 8, 16, 24, 16, 8, 0, -8, -16, -24)])
+    page.get_by_role("tab", name="Faces").click()
+    upload(page, "Clips and photos", clip)
+    page.get_by_role("button", name="Find the faces").click()
+    page.get_by_text("Sharpest first").wait_for(timeout=120_000)
+    page.get_by_role("tab", name="References").click()
+    page.get_by_role("button", name="Choose references from the clips").click()
+    page.get_by_text("References of Nadia").wait_for()
 
-    second = serve(**settings, UNDERSTUDY_MAX_VIEWERS="2")  # another server on the same folder
-    page = open_studio(context, second)
+    page = open_studio(context, app)
     page.get_by_role("button", name="Nadia", exact=True).click()
-    page.get_by_role("tab", name="Training").click()
-    page.get_by_text("has a network of its own").wait_for(timeout=1_500_000)
-    page.get_by_text("Curve and pictures").click()
-    page.get_by_text("Driver, target, network, swap").wait_for()
+    page.get_by_role("tab", name="References").click()
+    page.get_by_text("the photo plays").wait_for(timeout=240_000)  # the clip shows somebody else

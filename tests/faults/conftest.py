@@ -13,7 +13,7 @@ from liveframe.model import FrameModel
 from liveframe.pipeline import FramePipeline
 from liveframe.policy import PipelinePolicy
 from tests.faults.judge import Judge
-from tests.faults.persona import ReenactedStill, drawn_persona
+from tests.faults.persona import DrawnCrop, drawn_persona
 from tests.faults.scene import Camera, Head, Picture
 from tests.faults.stage import FlakyRenderer, Stage, quick
 from tests.support.fault_table import SHOWN, frames_per_fault
@@ -34,7 +34,7 @@ def swapper() -> FaceSwapper:
 @pytest.fixture
 def renderer() -> FlakyRenderer:
     """The same persona, with a switch."""
-    return FlakyRenderer(ReenactedStill())
+    return FlakyRenderer(DrawnCrop())
 
 
 @pytest.fixture

@@ -6,11 +6,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tests.support.real_faces import laid
 from understudy.swap.renderer import OneShotPersona, one_shot_persona
 from understudy.vision.align import mean_mesh
 from understudy.vision.face import AlignedFace
 from understudy.vision.mesh import FACE_OVAL, LEFT_EYE, OUTER_MOUTH, RIGHT_EYE
-from understudy.vision.reenact import ReferenceFace, reenact
+from understudy.vision.reference import ReferenceFace
 
 _SIDE = 256
 _BROWS = ((70, 63, 105, 66, 107), (300, 293, 334, 296, 336))
@@ -40,11 +41,10 @@ def drawn_persona() -> OneShotPersona:
     return one_shot_persona([drawn_still()], None)
 
 
-class ReenactedStill:
-    """The same still by the older reenactment, crop by crop: a CropRenderer."""
+class DrawnCrop:
+    """The same still, laid onto the driver's mesh crop by crop: a CropRenderer."""
 
     input_size = 96
 
     def __call__(self, face: AlignedFace) -> NDArray[np.uint8]:
-        image, mask = reenact(drawn_still(), face.crop, face.mesh)
-        return np.asarray(cv2.merge([*cv2.split(image), mask]), np.uint8)
+        return laid(drawn_still(), face.mesh, face.crop.shape[0])

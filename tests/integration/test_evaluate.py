@@ -13,7 +13,7 @@ from benchmarks.harness.consented_bundle import build_consented_bundle
 from benchmarks.harness.tiny_bundle import INPUT_SIZE, OUTPUT_SIZE, build_tiny_bundle
 from tests.faults.persona import drawn_still
 from tests.support.mlflow_store import mlflow_store
-from tests.support.real_faces import astronaut, astronaut_clip, astronaut_face, moved
+from tests.support.real_faces import astronaut, astronaut_clip, astronaut_face, laid, moved
 from training.evaluate import Evaluator, evaluate_clip, main
 from training.evaluation.subject import OneShot
 from training.evaluation.table import means
@@ -21,7 +21,7 @@ from training.model.log_model import log_bundle
 from understudy.bundle.bundle import Bundle, write_manifest
 from understudy.provenance.c2pa import provenance_from
 from understudy.vision.face import AlignedFace
-from understudy.vision.reenact import ReferenceFace, warp_mesh
+from understudy.vision.reference import ReferenceFace
 
 KEYS = (
     "clip persona frames faces coverage identity_to_persona identity_to_driver retrieval_rank1 pose_deg expression_pct "
@@ -122,7 +122,7 @@ def test_instant_personas_are_measured_by_the_same_command(clip: Path, tmp_path:
         told.append(json.loads(capsys.readouterr().out))
     flat, instant = told
     assert flat["coverage"] == instant["coverage"] == 1
-    assert instant["eyes_pct"] < 3, "the reenacted still follows the driver's eyes"
+    assert instant["eyes_pct"] < 3, "the warped still follows the driver's eyes"
     assert flat["pose_deg"] is None or instant["pose_deg"] < flat["pose_deg"]
 
 
@@ -134,8 +134,8 @@ def test_a_photo_is_measured_as_a_persona_in_a_gallery_of_strangers(
     gallery.mkdir()
     cv2.imwrite(str(photo), astronaut())
     drawn, (height, width) = drawn_still(), astronaut().shape[:2]
-    warped, covered = warp_mesh(drawn.image, drawn.mesh, astronaut_face().mesh, width)
-    cv2.imwrite(str(gallery / "drawn.png"), np.where(covered[:height, :, None] > 0, warped, astronaut()))
+    painted = laid(drawn, astronaut_face().mesh, width)[:height]
+    cv2.imwrite(str(gallery / "drawn.png"), np.where(painted[..., 3:] > 0, painted[..., :3], astronaut()))
     cv2.imwrite(str(gallery / "own.png"), moved(astronaut(), 3, 1.2))
     arguments = ["--photo", str(photo), "--gallery", str(gallery), "--frames", "3", "--every", "1", "--json", str(clip)]
     assert main(arguments) == 0

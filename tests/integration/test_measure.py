@@ -10,13 +10,12 @@ import pytest
 
 from liveframe.frame import Image
 from tests.faults.persona import drawn_still
-from tests.support.real_faces import astronaut, moved
+from tests.support.real_faces import astronaut, laid, moved
 from training.evaluation.clip_report import ClipReport
 from training.evaluation.measure import Driver, Gallery, SwapMeter, watch
 from training.evaluation.metrics import PSNR_CAP_DB, face_hull
 from training.evaluation.observer import Observer
 from understudy.vision.face import Points
-from understudy.vision.reenact import warp_mesh
 
 Paint = Callable[[Image, Points, int], Image]
 
@@ -161,8 +160,8 @@ def test_the_driver_is_not_recognised_behind_another_face(stage: _Stage) -> None
     still = drawn_still()
 
     def other(frame: Image, mesh: Points, index: int) -> Image:
-        warped, covered = warp_mesh(still.image, still.mesh, mesh, frame.shape[0])
-        return np.where(covered[..., None] > 0, warped, frame)
+        painted = laid(still, mesh, frame.shape[0])
+        return np.where(painted[..., 3:] > 0, painted[..., :3], frame)
 
     report = stage.measure(other)
     assert report.recognised_as_driver == 0

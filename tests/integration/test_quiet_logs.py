@@ -14,7 +14,7 @@ from benchmarks.harness.consented_bundle import build_consented_bundle
 from benchmarks.harness.waiting import wait_until
 from liveframe.gate import ShownState
 from liveframe.pipeline import FramePipeline
-from tests.faults.persona import ReenactedStill
+from tests.faults.persona import DrawnCrop
 from tests.faults.scene import Camera, Head
 from tests.faults.stage import FlakyRenderer
 from tests.support.real_faces import astronaut_clip
@@ -48,7 +48,7 @@ def test_a_stream_that_fails_and_recovers_writes_nothing_about_the_viewer(
     caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    renderer, camera = FlakyRenderer(ReenactedStill()), Camera()
+    renderer, camera = FlakyRenderer(DrawnCrop()), Camera()
     model = FaceSwapper(settings=SwapSettings("drawn"), renderers={"drawn": renderer})
 
     def spills(face: object) -> np.ndarray:

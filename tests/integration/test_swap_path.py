@@ -22,7 +22,7 @@ from understudy.swap.settings import LEAST_STRENGTH
 from understudy.swap.swapper import FaceSwapper, SwapSession, SwapSettings, View
 from understudy.vision.align import align
 from understudy.vision.face import AlignedFace
-from understudy.vision.reenact import ReferenceFace
+from understudy.vision.reference import ReferenceFace
 
 PLAIN = SwapSettings("ada", colour_match=False)
 

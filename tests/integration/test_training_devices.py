@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.tiny_pairs import build_tiny_pairs
+from tests.support.small_facesets import build_facesets
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {
+    "recipe": "classic",
     "iterations": 6,
     "batch": 4,
     "warm_up": 1,
@@ -21,19 +22,18 @@ SETTINGS = {
     "bfloat16": False,
     "tracking": "",
 }
+SIZE = {"input_px": 32, "output_px": 64, "width": 8, "head_channels": 8, "patch_px": 4, "bottleneck": 16}
 
 
-def losses(folder: Path, devices: int) -> list[float]:
+def losses(folder: Path, facesets: dict[str, str], devices: int) -> list[float]:
     """Train on so many virtual devices, in a process of its own; give the loss of every step."""
     out = folder / f"on{devices}"
     config = folder / f"on{devices}.toml"
-    settings = {**SETTINGS, "pairs": str(folder / "pairs"), "out": str(out)}
+    settings = {**SETTINGS, "out": str(out)}
     lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
-    config.write_text(
-        "\n".join(
-            [*lines, "[size]", "input_px = 32", "output_px = 64", "width = 8", "head_channels = 8", "patch_px = 4"]
-        )
-    )
+    lines += ["[facesets]", *(f"{key} = {json.dumps(value)}" for key, value in facesets.items())]
+    lines += ["[size]", *(f"{key} = {value}" for key, value in SIZE.items())]
+    config.write_text("\n".join(lines))
     environment = {
         **os.environ,
         "KERAS_BACKEND": "jax",
@@ -50,8 +50,8 @@ def losses(folder: Path, devices: int) -> list[float]:
 
 @pytest.mark.timeout(400)
 def test_two_devices_give_the_losses_of_one(tmp_path):
-    build_tiny_pairs(tmp_path)
-    one, two = losses(tmp_path, 1), losses(tmp_path, 2)
+    facesets = build_facesets(tmp_path, faces=8)
+    one, two = (losses(tmp_path, facesets, devices) for devices in (1, 2))
     assert len(one) == SETTINGS["iterations"]
     assert two == pytest.approx(one, rel=2e-3)
     assert one[-1] != one[0]

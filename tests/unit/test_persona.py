@@ -127,7 +127,7 @@ def test_shipped_personas_are_covered_on_a_machine_that_trusts_the_release_alone
     if not (default_bundle() / "manifest.json").is_file():
         pytest.skip("the default bundle is not in this checkout")
     for info in Bundle.load(default_bundle()).personas:
-        persona = Persona.load(info.name, info.title, info.still, info.consent)
+        persona = Persona.of(info)
         assert persona.kind == "synthetic"
         for use in USES:
             assert persona.check(use, store.read()) == persona.consent.digest

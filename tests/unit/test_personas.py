@@ -25,6 +25,12 @@ def test_long_form_adds_title_and_existing_still(directory: Path, capsys: pytest
     assert Path(still).is_file()
 
 
+def test_long_form_reads_the_bundle_that_ships(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--long"]) == 0
+    name, _, size, still = capsys.readouterr().out.splitlines()[0].split("\t")
+    assert Path(still).parent.name == name and 0.1 < float(size.removesuffix(" MB")) < 2
+
+
 def test_refused_bundle_is_explained_on_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--bundle", str(tmp_path / "nowhere")]) == 2
     captured = capsys.readouterr()

@@ -8,16 +8,24 @@ import pytest
 
 from pipelines.gates import Gate, GateError, judge_gates, load_gates
 from training.evaluation.clip_report import FIGURES, ClipReport
+from understudy.bundle.bundle import Bundle, default_bundle
 
 _GOOD = {
-    "coverage": 1.0,
-    "retrieval_rank1": 1.0,
+    "recognised_as_persona": 1.0,
+    "recognised_as_driver": 0.0,
     "identity_to_persona": 0.6,
-    "pose_deg": 1.5,
-    "mouth_pct": 2.0,
-    "eyes_pct": 1.2,
+    "identity_to_driver": 0.2,
+    "retrieval_rank1": 1.0,
+    "pose_motion_deg": 1.5,
+    "mouth_motion_pct": 1.2,
+    "eyes_motion_pct": 0.5,
+    "mouth_followed": 0.8,
+    "eyes_followed": 0.7,
+    "gaze_pct": 4.0,
     "jitter_ratio": 1.0,
     "flicker_ratio": 1.0,
+    "background_jitter_ring": 0.1,
+    "coverage": 1.0,
     "outside_psnr_db": 60.0,
     "ms_p50": 12.0,
     "ms_p95": 20.0,
@@ -29,21 +37,14 @@ def _report(persona: str = "ada", clip: str = "a.mp4", **figures: float) -> Clip
     return ClipReport(clip=clip, persona=persona, frames=10, faces=10, **values)
 
 
-def test_the_shipped_gates_are_the_figures_to_reach() -> None:
-    gates = {gate.figure: gate for gate in load_gates()}
-    limits = {name: gate.limit for name, gate in gates.items() if gate.limit is not None}
-    assert limits == {
-        "retrieval_rank1": 0.95,
-        "pose_deg": 2.0,
-        "mouth_pct": 2.8,
-        "eyes_pct": 1.8,
-        "jitter_ratio": 1.05,
-        "flicker_ratio": 1.2,
-        "coverage": 0.98,
-        "outside_psnr_db": 45.0,
-        "ms_p50": 25.0,
-        "ms_p95": 40.0,
-    }
+def test_what_ships_holds_every_gate_but_speed_which_depends_on_the_machine() -> None:
+    measured = Bundle.load(default_bundle()).manifest.training["evaluation"]
+    names = {field.name for field in dataclasses.fields(ClipReport)}
+    reports = [
+        ClipReport(**{key: math.nan if v is None else v for key, v in r.items() if key in names}) for r in measured
+    ]
+    failed = [verdict.sentence for verdict in judge_gates(load_gates(), reports, []) if not verdict.is_passed]
+    assert not [sentence for sentence in failed if not sentence.startswith("ms_")], failed
 
 
 def test_a_good_candidate_holds_every_shipped_gate() -> None:
@@ -53,13 +54,17 @@ def test_a_good_candidate_holds_every_shipped_gate() -> None:
 @pytest.mark.parametrize(
     ("figure", "value"),
     [
+        ("recognised_as_persona", 0.94),
+        ("recognised_as_driver", 0.31),
+        ("identity_to_driver", 0.33),
         ("retrieval_rank1", 0.94),
-        ("pose_deg", 2.01),
-        ("mouth_pct", 2.9),
-        ("eyes_pct", 1.9),
-        ("jitter_ratio", 1.06),
+        ("pose_motion_deg", 2.01),
+        ("mouth_motion_pct", 1.7),
+        ("mouth_followed", 0.49),
+        ("gaze_pct", 8.1),
+        ("flicker_ratio", 1.51),
         ("coverage", 0.97),
-        ("outside_psnr_db", 44.0),
+        ("outside_psnr_db", 29.0),
         ("ms_p50", 26.0),
         ("ms_p95", 41.0),
     ],

@@ -1,13 +1,13 @@
-"""The classic recipe: two or more facesets, one shared encoder, no pairs (deepfakes, 2017).
+"""The classic recipe: two or more facesets, one shared encoder (deepfakes, 2017).
 
 Every decoder learns to undo a random warp of its own person's faces; the shared encoder, with a dense
 bottleneck, learns what they have in common. A swap is one person's latent through another's decoder.
-Kept for comparison, and for those who want a person's own texture: it needs 100 times the iterations.
+Kept for those who want a person's own texture, or a `.dfm` to take along: it needs a day where the one-shot recipe
+needs a photo.
 """
 
 import hashlib
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +16,19 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from training.data.augment import resized
-from training.data.pairs import COMMON, CROP_PX, MARGIN_PX, PairedFaceset, PairsError
+from training.data.drivers import CROP_PX
+from training.data.face_maps import attention_map, face_mask
 from understudy.consent.check import check, read_record
 from understudy.consent.same_person import check_faceset
 from understudy.consent.trust_store import TrustStore
-from understudy.faceset.faceset import Faceset
-from understudy.vision.reenact import ReferenceFace, attention_map, face_mask
+from understudy.faceset.faceset import Faceset, FacesetError
+from understudy.vision.reference import ReferenceFace
 
 Picture = NDArray[np.uint8]
 
 
 class Facesets:
-    """Facesets by persona; what a training needs of them, as PairedFaceset gives it of pairs.
+    """Facesets by persona.
 
     Each faceset's folder holds its person's consent record, `consent.json`.
 
@@ -36,15 +36,14 @@ class Facesets:
         roots: a faceset's folder by persona name.
 
     Raises:
-        PairsError: a faceset has fewer than 8 faces.
-        understudy.faceset.FacesetError: there is none at a path.
+        FacesetError: there is none at a path, or it has fewer than 8 faces.
     """
 
     def __init__(self, roots: Mapping[str, str]) -> None:
         self.by_name = {name: Faceset.open(Path(root)) for name, root in roots.items()}
         for name, faceset in self.by_name.items():
             if len(faceset) < 8:
-                raise PairsError(f"{roots[name]} must have at least 8 faces, but has {len(faceset)}. Extract more.")
+                raise FacesetError(f"{roots[name]} must have at least 8 faces, but has {len(faceset)}. Extract more.")
 
     @property
     def personas(self) -> list[str]:
@@ -55,10 +54,6 @@ class Facesets:
     def count(self) -> int:
         """How many faces there are in all."""
         return sum(len(faceset) for faceset in self.by_name.values())
-
-    def recipe(self, name: str) -> dict[str, Any]:
-        """Return how a persona is made."""
-        return {"kind": "faceset", "title": name.title(), "files": source_digests(self.by_name[name])}
 
     def faces(self, name: str) -> list[tuple[Picture, Picture]]:
         """Return a persona's faces, uint8 [CROP_PX, CROP_PX, 3], and maps, uint8 [CROP_PX, CROP_PX, 2]."""
@@ -117,29 +112,12 @@ def best_stills(faceset: Faceset, count: int) -> list[ReferenceFace]:
     return [ReferenceFace(resized(faceset.crop(sharp[i]), CROP_PX), sharp[i].mesh * scale) for i in chosen]
 
 
-def unpaired(pairs: PairedFaceset, name: str) -> list[tuple[Picture, Picture]]:
-    """Return a persona's pictures of a paired faceset as if nobody knew which driver each belongs to.
-
-    Args:
-        pairs: the paired faceset.
-        name: the persona, or COMMON for the drivers themselves.
-
-    Returns:
-        Faces, uint8 [CROP_PX, CROP_PX, 3], and maps, uint8 [CROP_PX, CROP_PX, 2]: views of mapped files.
-    """
-    inner = slice(MARGIN_PX, MARGIN_PX + CROP_PX)
-    faces = pairs.drivers.crops if name == COMMON else pairs.array(f"targets/{name}", 3)
-    maps = pairs.array("maps", 2)
-    return [(faces[row, inner, inner], maps[row, inner, inner]) for row in range(pairs.count)]
-
-
 class ClassicBatches:
     """Batches per persona: a warped face in, the face itself wanted. The same step gives the same batch."""
 
-    def __init__(self, config: Any, source: Facesets | PairedFaceset, personas: list[str]) -> None:
-        self.config, self.personas = config, personas
-        of = source.faces if isinstance(source, Facesets) else partial(unpaired, source)
-        self._faces = {name: of(name) for name in personas}
+    def __init__(self, config: Any, facesets: Facesets) -> None:
+        self.config = config
+        self._faces = {name: facesets.faces(name) for name in facesets.personas}
         self.validation = np.arange(min(config.validation, *(len(faces) for faces in self._faces.values())))
 
     def batch(self, step: int) -> tuple[dict[str, NDArray[np.float32]], dict[str, Picture]]:
@@ -182,6 +160,14 @@ def _warped(rng: Generator, face: Picture, maps: Picture) -> tuple[Picture, Pict
         both = cv2.flip(both, 1)
     both = np.asarray(both, np.uint8)
     return random_warp(rng, np.ascontiguousarray(both[..., :3])), both
+
+
+def resized(image: Picture, side: int) -> Picture:
+    """Average a picture down to another side: uint8 [S, S, C] -> [side, side, C], of any number of channels."""
+    if image.shape[0] == side:
+        return image
+    parts = (image[..., :3], image[..., 3:]) if image.shape[2] > 4 else (image,)  # as many channels as cv2 takes
+    return np.dstack([cv2.resize(part, (side, side), interpolation=cv2.INTER_AREA) for part in parts])
 
 
 def random_warp(rng: Generator, image: Picture, sigma: float = 5 / 160) -> Picture:

@@ -35,8 +35,10 @@ from training.data.drivers import (
     list_drivers,
     open_crops,
 )
+from training.data.read_sources import file_digest
 from understudy.faceset.faceset import FacesetError
 from understudy.jobs.atomic_file import write_json
+from understudy.media.guard import VIDEO_EXTENSIONS
 from understudy.swap.mesh_warp import Mask, ReferenceFace, ReferenceWarp
 from understudy.swap.one_shot import CONTROL_PX, cropped_light, soft_coverage
 from understudy.vision.face import Crop, Points
@@ -68,6 +70,9 @@ class TripletMaker:
 
     Args:
         faces: what to make them of.
+
+    Raises:
+        TripletError: they are all of one picture or one clip: there is nobody else to lay onto a face.
     """
 
     def __init__(self, faces: DriverCrops) -> None:
@@ -75,6 +80,8 @@ class TripletMaker:
         self._stills = np.flatnonzero((faces.clips < 0) & faces.is_plain)
         self._clips = np.flatnonzero((faces.clips >= 0) & faces.is_plain)
         self._all = np.concatenate([self._stills, self._clips])
+        if len(self._stills) + len(np.unique(faces.clips[self._clips])) < 2:
+            raise TripletError("Triplets must be made of two faces or more, but got one picture or clip. Add drivers.")
         self._by_clip = {
             int(clip): self._clips[faces.clips[self._clips] == clip] for clip in np.unique(faces.clips[self._clips])
         }
@@ -364,10 +371,12 @@ class Triplets:
     Attributes:
         rows: uint8 [N, 128, 128, 11], those that are written.
         digest: SHA-256 of the drivers that they were made of.
+        sources: SHA-256 of the clips among them: what a model that learns from them must not be judged by.
     """
 
     rows: NDArray[np.uint8]
     digest: str
+    sources: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, folder: Path) -> Triplets:
@@ -380,11 +389,46 @@ class Triplets:
         if not index or not index["done"]:
             raise TripletError(f"{folder} must hold triplets, but has none. Run training.data.triplets --out {folder}.")
         rows = np.load(folder / _ROWS, mmap_mode="r")
-        return cls(rows[: int(index["done"])], str(index["digest"]))
+        return cls(rows[: int(index["done"])], str(index["digest"]), tuple(index.get("sources", ())))
 
 
 _ROWS, _INDEX = "triplets.npy", "triplets.json"
 _maker: TripletMaker | None = None
+
+
+def make_triplets(
+    drivers: Sequence[Path],
+    out: Path,
+    count: int,
+    *,
+    frames_per_clip: int = 120,
+    pictures: int = 10_000,
+    workers: int = 1,
+    keep_spectacles: bool = False,
+) -> Triplets:
+    """Find the drivers' faces and make triplets of them; what is there already stays.
+
+    Args:
+        drivers: pictures, clips, facesets or their folders; empty where `out` holds their faces already.
+        out: the folder.
+        count: triplets to make.
+        frames_per_clip: drivers of each clip, at most.
+        pictures: drivers of pictures, at most.
+        workers: processes.
+        keep_spectacles: do not look for faces that wear them, which takes minutes.
+
+    Raises:
+        DriversError: there are no drivers, or none shows a face.
+        FacesetError: a faceset is damaged.
+        TripletError: `out` holds other triplets, or all drivers are of one picture or clip.
+    """
+    if drivers:
+        collect(list_drivers(drivers, frames_per_clip, pictures), out / "drivers", DriverFinder())
+    if not keep_spectacles and not (out / "drivers" / "plain.npy").is_file():
+        from training.data.spectacles import mark_plain  # brings Keras: only where it is needed
+
+        mark_plain(open_crops(out / "drivers"), out / "drivers")
+    return write_triplets(out, count, workers)
 
 
 def write_triplets(folder: Path, count: int, workers: int = 1) -> Triplets:
@@ -400,12 +444,13 @@ def write_triplets(folder: Path, count: int, workers: int = 1) -> Triplets:
         DriversError: there are no drivers.
     """
     faces = open_crops(folder / "drivers")
-    index = _index(folder) or {"count": count, "done": 0, "digest": faces.digest}
+    index = _index(folder) or {"count": count, "done": 0, "digest": faces.digest, "sources": _clip_digests(faces)}
     if index["count"] != count or index["digest"] != faces.digest:
         raise TripletError(
             f"{folder} holds {index['count']} triplets of other drivers or another --count. Choose another --out, or "
             f"remove {folder / _ROWS} and {folder / _INDEX}."
         )
+    TripletMaker(faces)  # refuses drivers that are too few, before any process starts
     path, is_new = folder / _ROWS, not (folder / _ROWS).is_file()
     shape = (count, SIDE, SIDE, CHANNELS)
     rows = np.lib.format.open_memmap(path, "w+" if is_new else "r+", np.uint8, None if not is_new else shape)
@@ -421,6 +466,11 @@ def write_triplets(folder: Path, count: int, workers: int = 1) -> Triplets:
             bar.update(last - first)
         bar.close()
     return Triplets.open(folder)
+
+
+def _clip_digests(faces: DriverCrops) -> list[str]:
+    files = {Path(file) for file, _ in faces.sources}
+    return sorted({file_digest(f) for f in files if f.suffix.lower() in VIDEO_EXTENSIONS and f.is_file()})
 
 
 def _start(folder: Path) -> None:
@@ -455,14 +505,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--keep-spectacles", action="store_true", help="do not look for faces that wear them")
     options = parser.parse_args(arguments)
     try:
-        if options.drivers:
-            wanted = list_drivers(options.drivers, options.frames_per_clip, options.pictures)
-            collect(wanted, options.out / "drivers", DriverFinder())
-        if not options.keep_spectacles and not (options.out / "drivers" / "plain.npy").is_file():
-            from training.data.spectacles import mark_plain  # brings Keras: only where it is needed
-
-            mark_plain(open_crops(options.out / "drivers"), options.out / "drivers")
-        made = write_triplets(options.out, options.count, options.workers)
+        made = make_triplets(
+            options.drivers,
+            options.out,
+            options.count,
+            frames_per_clip=options.frames_per_clip,
+            pictures=options.pictures,
+            workers=options.workers,
+            keep_spectacles=options.keep_spectacles,
+        )
     except (DriversError, TripletError, FacesetError) as error:
         print(f"training.data.triplets: {error}", file=sys.stderr)
         return 2

@@ -17,7 +17,7 @@ from understudy.swap.renderer import AnyRenderer, one_shot_persona
 from understudy.swap.settings import SwapSettings
 from understudy.swap.swapper import FaceSwapper
 from understudy.vision.embedding import Embedding
-from understudy.vision.reenact import ReferenceFace, reference_face
+from understudy.vision.reference import ReferenceFace, reference_face
 
 if TYPE_CHECKING:
     from understudy.bundle.bundle import Bundle

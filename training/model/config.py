@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from training.data.augment import Augmentation
 from training.model.losses import LossWeights, MixLoss
 from training.network import NetworkSize
 
@@ -23,29 +22,22 @@ class TrainingConfig:
 
     Attributes:
         name: of the model in the registry.
-        pairs: the paired faceset.
-        personas: which of its personas; empty means all.
         triplets: for the one-shot recipe, the folder of triplets (training.data.triplets).
         mixer_width: for the one-shot recipe, the mixing network's channels at half resolution.
-        personas_from: for the one-shot recipe, the bundle whose personas the exported one takes over.
+        personas_from: for the one-shot recipe, the bundle whose personas the exported one takes over; empty: the one
+            that ships.
         mix: for the one-shot recipe, how much each part of the loss counts.
-        recipe: "oneshot" (the mixing network, for all personas at once), "paired" (reenacted targets) or "classic"
-            (random warp, two facesets or more, no pairs; with `common` and no facesets, the pictures of `pairs` as if
-            nobody knew the pairs: what both recipes can be compared on).
+        recipe: "oneshot" (the mixing network, for all personas at once) or "classic" (an autoencoder: random warp, two
+            facesets or more).
         facesets: for the classic recipe, a faceset's folder by persona name.
         out: where checkpoints and previews go.
         iterations: how many steps in all.
-        batch: drivers per step; every persona's decoder sees each of them, unless the batch is split.
-        split: share each batch out among the personas, so that many cost no more than one: the encoder sees as
-            many drivers, each decoder its part of them.
+        batch: faces per step, by the classic recipe for each persona.
         learning_rate: of Adam at the start; falls to a twentieth on a cosine.
         warm_up: steps in which the learning rate rises.
-        frozen_encoder: train decoders only, on the encoder of `start_from`.
-        start_from: a checkpoint or bundle folder whose encoder (and decoders of the same name) we start with.
-        common: also train a decoder that reconstructs the drivers themselves.
         ema: momentum of the running mean of weights, which is what is exported.
         checkpoint_every, preview_every: in steps.
-        validation: how many drivers are kept for validation.
+        validation: how many faces or triplets are kept for validation.
         seed: of everything random.
         alias: the registry alias that the new version gets.
         tracking: MLflow's address; "default" for the environment's, else the work folder's; "" tracks nothing.
@@ -53,22 +45,16 @@ class TrainingConfig:
     """
 
     name: str = "understudy"
-    pairs: str = "work/pairs"
     triplets: str = "work/triplets"
     mixer_width: int = 24
-    personas_from: str = "bundles/default"
-    personas: list[str] = field(default_factory=list[str])
-    recipe: str = "paired"
+    personas_from: str = ""
+    recipe: str = "oneshot"
     facesets: dict[str, str] = field(default_factory=dict[str, str])
     out: str = "work/training"
     iterations: int = 20_000
     batch: int = 8
-    split: bool = False
     learning_rate: float = 5e-4
     warm_up: int = 200
-    frozen_encoder: bool = False
-    start_from: str = ""
-    common: bool = False
     ema: float = 0.99
     checkpoint_every: int = 250
     preview_every: int = 500
@@ -80,31 +66,21 @@ class TrainingConfig:
     size: NetworkSize = field(default_factory=NetworkSize)
     loss: LossWeights = field(default_factory=LossWeights)
     mix: MixLoss = field(default_factory=MixLoss)
-    augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
-        if self.recipe not in ("oneshot", "paired", "classic"):
-            raise ConfigError(f"recipe must be oneshot, paired or classic, but got {self.recipe!r}.")
+        if self.recipe not in ("oneshot", "classic"):
+            raise ConfigError(f"recipe must be oneshot or classic, but got {self.recipe!r}.")
         if self.facesets and self.recipe != "classic":
-            raise ConfigError("[facesets] must be given to the classic recipe only; the paired one trains on pairs.")
-        if self.frozen_encoder and not self.start_from:
-            raise ConfigError(
-                "frozen_encoder must come with start_from, else the encoder stays as chance made it. Name a bundle, or "
-                "train the encoder too (--set frozen_encoder=false)."
-            )
-        has_two = len(self.facesets) >= 2 or (not self.facesets and self.common)
-        if self.recipe == "classic" and not (has_two and self.size.bottleneck):
-            raise ConfigError(
-                "the classic recipe must have two [facesets] or more, or pairs and common = true (their pictures, "
-                "unpaired), and a [size] with a bottleneck."
-            )
+            raise ConfigError("[facesets] must be given to the classic recipe only; the one-shot one has triplets.")
+        if self.recipe == "classic" and len(self.facesets) < 2:
+            raise ConfigError("the classic recipe must have two [facesets] or more.")
 
 
 def load_config(path: Path, overrides: list[str]) -> TrainingConfig:
     """Read a configuration.
 
     Args:
-        path: a TOML file; tables [size], [loss] and [augmentation] hold those parts.
+        path: a TOML file; tables [size], [loss] and [mix] hold those parts.
         overrides: "key=value" or "part.key=value", values as in TOML; text may go without quotes.
 
     Raises:

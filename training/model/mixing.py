@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from numpy.typing import NDArray
 from training.data.triplets import CHANNELS, Triplets
 from training.model.config import TrainingConfig
 from training.model.losses import MixLoss, dssim, halved, masked_edges, masked_l1
-from training.model.run import TrainingRun
+from training.model.run import TrainingRun, made_ahead
 from training.model.tracking import Tracker
 from training.network import DepthToSpace
 from understudy.draw.contact_sheet import labelled
@@ -164,6 +163,25 @@ def _resized(grid: Any, side: int) -> Any:
     return ops.image.resize(grid, (side, side), interpolation="bilinear")
 
 
+def build_trainer(config: TrainingConfig) -> tuple[keras.Model, MixTrainer]:
+    """Build the network and compile it: AdamW with a cosine, a running mean of weights, no XLA."""
+    keras.utils.set_random_seed(config.seed)
+    network = build_mixer(config.mixer_width)
+    trainer = MixTrainer(network, config.mix)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0,
+        max(1, config.iterations - config.warm_up),
+        0.03,
+        warmup_target=config.learning_rate,
+        warmup_steps=config.warm_up,
+    )
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=1e-4, use_ema=True, ema_momentum=config.ema)
+    trainer.compile(optimizer=optimizer, jit_compile=False)
+    trainer(np.zeros((1, CONTROL_PX, CONTROL_PX, CHANNELS), np.uint8))
+    optimizer.build(trainer.trainable_variables)
+    return network, trainer
+
+
 # ---- the run ---------------------------------------------------------------------------------------------------
 
 _PREVIEWED = 16
@@ -184,20 +202,7 @@ class MixTraining(TrainingRun):
         super().__init__(config)
         self.triplets = Triplets.open(Path(config.triplets))
         self.held = min(config.validation, len(self.triplets.rows) // 5)
-        keras.utils.set_random_seed(config.seed)
-        self.network = build_mixer(config.mixer_width)
-        self.trainer = MixTrainer(self.network, config.mix)
-        schedule = keras.optimizers.schedules.CosineDecay(
-            0.0,
-            max(1, config.iterations - config.warm_up),
-            0.03,
-            warmup_target=config.learning_rate,
-            warmup_steps=config.warm_up,
-        )
-        optimizer = keras.optimizers.AdamW(schedule, weight_decay=1e-4, use_ema=True, ema_momentum=config.ema)
-        self.trainer.compile(optimizer=optimizer, jit_compile=False)
-        self.trainer(np.zeros((1, CONTROL_PX, CONTROL_PX, CHANNELS), np.uint8))
-        optimizer.build(self.trainer.trainable_variables)
+        self.network, self.trainer = build_trainer(config)
         self.tracker = Tracker(config, self.triplets.digest)
         self._resume()
 
@@ -210,12 +215,7 @@ class MixTraining(TrainingRun):
         return rows
 
     def _batches(self, end: int) -> Iterator[tuple[NDArray[np.uint8]]]:
-        """Yield the batches of the steps to come, each read while the one before is trained on."""
-        with ThreadPoolExecutor(1) as reader:
-            ahead = reader.submit(self.batch, self.step)
-            for step in range(self.step, end):
-                batch, ahead = ahead.result(), reader.submit(self.batch, step + 1)
-                yield (batch,)
+        return ((batch,) for batch in made_ahead(self.batch, self.step, end))
 
     def _judged(self) -> tuple[dict[str, float], NDArray[np.uint8]]:
         """Judge the averaged weights, which are what is exported."""

@@ -10,9 +10,10 @@ import os
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -25,8 +26,35 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from training.model.checkpoint import assign, load_checkpoint, save_checkpoint
-from training.model.config import TrainingConfig
+from training.model.config import ConfigError, TrainingConfig
 from training.model.tracking import Tracker
+
+Batch = TypeVar("Batch")
+
+
+def made_ahead(make: Callable[[int], Batch], first: int, last: int) -> Iterator[Batch]:
+    """Yield `make` of steps first to last - 1, each made while the one before is trained on."""
+    with ThreadPoolExecutor(1) as maker:
+        ahead = maker.submit(make, first)
+        for step in range(first, last):
+            batch, ahead = ahead.result(), maker.submit(make, step + 1)
+            yield batch
+
+
+def share_over_devices(batch: int) -> None:
+    """Share every batch over all devices (JAX: keras.distribution has data parallelism there), where there are several.
+
+    Raises:
+        ConfigError: the batch cannot be shared evenly.
+    """
+    if keras.backend.backend() != "jax":
+        return
+    devices = keras.distribution.list_devices()
+    if len(devices) < 2:
+        return
+    if batch % len(devices):
+        raise ConfigError(f"batch must be a multiple of the {len(devices)} devices, but got {batch}.")
+    keras.distribution.set_distribution(keras.distribution.DataParallel(devices=devices))
 
 
 class TrainingRun(ABC):
@@ -46,6 +74,7 @@ class TrainingRun(ABC):
     def __init__(self, config: TrainingConfig) -> None:
         self.config, self.out, self.step = config, Path(config.out), 0
         self.out.mkdir(parents=True, exist_ok=True)
+        share_over_devices(config.batch)
 
     @abstractmethod
     def _batches(self, end: int) -> Iterator[tuple[Any, ...]]:

@@ -67,7 +67,7 @@ class Tracker:
         self._mlflow.log_params({key: value for key, value in flat.items() if key not in earlier})
         self._mlflow.log_dict(config, "config.json")
         self._mlflow.set_tags({"git_sha": git_sha(), "lock_sha256": lock_digest(), "faceset": self._faceset})
-        where = self.config.facesets or {"pairs": self.config.pairs}
+        where = self.config.facesets or {"triplets": self.config.triplets}
         for name, path in where.items():
             log_dataset(name, str(Path(path).absolute()), self._faceset, "training")
 

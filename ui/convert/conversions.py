@@ -44,9 +44,9 @@ class PersonaChoice:
     Attributes:
         name: the persona's.
         title: what people read.
-        bundle: where its network lies, or what else is needed where it has none.
+        bundle: holds it, or the mixing network that plays its photo.
         thumbnail: its picture.
-        photo_persona: the folder of its still, where that plays.
+        photo_persona: the folder of its photo, of a persona that is in no bundle.
     """
 
     name: str

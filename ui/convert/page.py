@@ -88,12 +88,10 @@ def bundle_choices() -> list[PersonaChoice]:
 
 
 def own_choices(workspace: Workspace) -> list[PersonaChoice]:
-    """The viewer's own personas: played by their network, or by their photo while there is none, as live."""
+    """The viewer's own personas: played by their photos, as live."""
+    bundle = served_model().bundle.path
     return [
-        PersonaChoice(
-            each.name, each.title, each.played or served_model().bundle.path, each.info.thumbnail, each.photo_persona
-        )
-        for each in shelved(workspace)
+        PersonaChoice(each.name, each.title, bundle, each.info.thumbnail, each.folder) for each in shelved(workspace)
     ]
 
 

@@ -35,7 +35,7 @@ class ConsentStatus:
 def consent_status(info: PersonaInfo, store: TrustStore) -> ConsentStatus:
     """Check a persona's record for every use."""
     try:
-        persona = Persona.load(info.name, info.title, info.still, info.consent)
+        persona = Persona.of(info)
         trust = store.read()
     except (ConsentError, TrustError) as error:
         return ConsentStatus("No consent", "red", str(error), ())

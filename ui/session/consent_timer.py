@@ -36,7 +36,7 @@ class ConsentChecker:
             ConsentError: the use is not covered, or no longer.
             TrustError: the operator's folder cannot be read.
         """
-        return Persona.load(info.name, info.title, info.still, info.consent).check(use, self._store.read())
+        return Persona.of(info).check(use, self._store.read())
 
     def problem(self, infos: Iterable[PersonaInfo], use: str) -> str:
         """Why not all of these may be put to a use: a sentence, or "" when they may. Fails closed."""

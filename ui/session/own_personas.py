@@ -5,8 +5,9 @@ A persona is a folder of the viewer's workspace:
     persona.json      title, and when it was made
     photo.png, still.png, mesh.npy, thumbnail.jpg    its look
     consent.json      the signed record of what the look may be used for
-    clips/, faceset/  what its decoder learns from
-    runs/             trainings; the newest finished one's bundle plays, and until then the still does
+    clips/, faceset/  what further references are chosen from
+    references/       those, and whether they are better than the still alone (`training.references`)
+    bundle/           what plays, to be compared and promoted
 """
 
 import json
@@ -22,14 +23,13 @@ from ui.session.settings import app_settings
 from ui.session.shared import ServedModel, served_model
 from ui.session.viewer import Viewer
 from ui.session.workspace import Workspace, this_workspace
-from understudy.bundle.bundle import Bundle, PersonaInfo
+from understudy.bundle.bundle import PersonaInfo
 from understudy.consent.persona import Persona
 from understudy.consent.record import ConsentError
 from understudy.consent.trust_store import Trust, TrustError, TrustStore
-from understudy.jobs.atomic_file import write_json
-from understudy.swap.renderer import Renderer, open_renderer, photo_persona
+from understudy.swap.own_personas import NOTE, REFERENCES, REFERENCES_NOTE, further_references
+from understudy.swap.renderer import Renderer, photo_persona
 
-NOTE = "persona.json"
 _REPLACE_LIMIT_S = 5.0
 _ON_STAGE = "shelf_on_stage"
 
@@ -42,13 +42,11 @@ class ShelfPersona:
         folder: holds everything about it.
         name: identifier; the folder's name.
         title: what people read.
-        is_played_by_still: whether the photo plays although there is a network.
     """
 
     folder: Path
     name: str
     title: str
-    is_played_by_still: bool = True
 
     @property
     def info(self) -> PersonaInfo:
@@ -60,11 +58,12 @@ class ShelfPersona:
             still=self.folder / "still.png",
             mesh=self.folder / "mesh.npy",
             consent=self.folder / "consent.json",
+            more=further_references(self.folder),
         )
 
     @property
     def clips(self) -> Path:
-        """Clips and photos that its decoder learns from."""
+        """Clips and photos that further references are chosen from."""
         return self.folder / "clips"
 
     @property
@@ -73,32 +72,26 @@ class ShelfPersona:
         return self.folder / "faceset"
 
     @property
-    def runs(self) -> Path:
-        """Its trainings, each in a folder of its own."""
-        return self.folder / "runs"
+    def references(self) -> Path:
+        """The references of its clips, and what came of measuring them."""
+        return self.folder / REFERENCES
 
     @property
     def bundle(self) -> Path | None:
-        """The bundle of its newest finished training; None where there is none."""
-        manifests = sorted(self.runs.glob("*/out/bundle/manifest.json"))
-        return manifests[-1].parent if manifests else None
+        """What plays it, as a bundle; None until its clips were looked at."""
+        bundle = self.folder / "bundle"
+        return bundle if (bundle / "manifest.json").is_file() else None
 
     @property
-    def played(self) -> Path | None:
-        """The bundle that plays it; None where its photo does."""
-        return None if self.is_played_by_still else self.bundle
+    def evaluation(self) -> Path:
+        """Figures and clips of comparisons."""
+        return self.folder / "evaluation"
 
     @property
-    def photo_persona(self) -> Path | None:
-        """The folder of its photo where that plays it; None where a network does."""
-        return None if self.played else self.folder
-
-    @property
-    def stamp(self) -> tuple[str, int]:
+    def stamp(self) -> tuple[int, ...]:
         """Changes whenever what plays it changes."""
-        bundle = self.played
-        played = bundle / "manifest.json" if bundle else self.folder / "still.png"
-        return str(played), played.stat().st_mtime_ns
+        files = (self.folder / "still.png", self.folder / "consent.json", self.references / REFERENCES_NOTE)
+        return tuple(path.stat().st_mtime_ns if path.is_file() else 0 for path in files)
 
     def persona(self) -> Persona:
         """Its record.
@@ -106,7 +99,7 @@ class ShelfPersona:
         Raises:
             ConsentError: there is none, or it is broken.
         """
-        return Persona.load(self.name, self.title, self.info.still, self.info.consent)
+        return Persona.of(self.info)
 
     def refusal(self, use: str, trust: Trust) -> str:
         """Why it may not be put to a use now; "" when it may."""
@@ -127,17 +120,9 @@ def shelved(workspace: Workspace) -> list[ShelfPersona]:
     found: list[ShelfPersona] = []
     for note in sorted(workspace.personas.glob(f"*/{NOTE}")):
         with suppress(ValueError, KeyError, OSError):  # half-made or half-removed: not on the shelf
-            stored = json.loads(note.read_text())
-            folder = note.parent
-            is_by_still = bool(stored.get("is_played_by_still", True))
-            found.append(ShelfPersona(folder, folder.name, str(stored["title"]), is_by_still))
+            title = str(json.loads(note.read_text())["title"])
+            found.append(ShelfPersona(note.parent, note.parent.name, title))
     return found
-
-
-def play_by_still(persona: ShelfPersona, is_by_still: bool) -> None:
-    """Choose between a persona's photo and its network, from the next run of the Live page on."""
-    note = persona.folder / NOTE
-    write_json(note, json.loads(note.read_text()) | {"is_played_by_still": is_by_still})
 
 
 def offered(shared: ServedModel, viewer: Viewer) -> tuple[PersonaInfo, ...]:
@@ -163,7 +148,7 @@ def offered(shared: ServedModel, viewer: Viewer) -> tuple[PersonaInfo, ...]:
 
 def _bring(shared: ServedModel, viewer: Viewer, own: Sequence[ShelfPersona]) -> None:
     """Give a viewer's stream a model that knows their own personas; the networks stay shared."""
-    renderers = {each.name: _renderer(str(each.folder), each.name, each.stamp) for each in own}
+    renderers = {each.name: _renderer(str(each.folder), each.stamp) for each in own}
     names = {*renderers, *(info.name for info in shared.bundle.personas)}
     choices = viewer.choices
     if choices.swap.persona not in names:  # it was removed: nobody plays it any more
@@ -172,9 +157,6 @@ def _bring(shared: ServedModel, viewer: Viewer, own: Sequence[ShelfPersona]) -> 
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
-def _renderer(folder: str, name: str, stamp: tuple[str, int]) -> Renderer:
-    """Open what plays a persona: its decoder, or its still until there is one. `stamp` says which, and how old."""
-    played, _ = stamp
-    if played.endswith("manifest.json"):
-        return open_renderer(Bundle.load(Path(played).parent), name)
+def _renderer(folder: str, stamp: tuple[int, ...]) -> Renderer:
+    """Open what plays a persona; `stamp` says how old it is."""
     return photo_persona(Path(folder), served_model().bundle)

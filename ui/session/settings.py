@@ -38,7 +38,6 @@ class AppSettings:
         work: where Studio and Convert keep uploads, personas and jobs, UNDERSTUDY_WORK (default: work/ beside app.py).
         tracking: MLflow's address, MLFLOW_TRACKING_URI (default: sqlite in the work folder).
         trust: the operator's keys and revocations, UNDERSTUDY_HOME (default: .understudy in the home directory).
-        drivers: a folder of faces that every training may learn from, UNDERSTUDY_DRIVERS (default: none).
         model: a registered model to follow, UNDERSTUDY_MODEL, for one models:/understudy@champion (default: none).
         remote: a remote model to relay to, UNDERSTUDY_ENDPOINT and the variables beside it (default: none).
         turn: a TURN server, UNDERSTUDY_TURN_URLS and UNDERSTUDY_TURN_SECRET (default: none).
@@ -52,7 +51,6 @@ class AppSettings:
     work: Path = _ROOT / "work"
     tracking: str = ""
     trust: Path = Path(".understudy")
-    drivers: Path | None = None
     model: str = ""
     remote: RemoteSettings = field(default_factory=RemoteSettings)
     turn: TurnSettings = field(default_factory=TurnSettings)
@@ -76,7 +74,6 @@ class AppSettings:
         viewers = environment.get("UNDERSTUDY_MAX_VIEWERS", "4")
         if not viewers.isdecimal() or int(viewers) < 1:
             raise ValueError(f"UNDERSTUDY_MAX_VIEWERS must be a whole number above 0, but is {viewers!r}. Correct it.")
-        drivers = environment.get("UNDERSTUDY_DRIVERS", "")
         model = environment.get("UNDERSTUDY_MODEL", "")
         if model and not _MODEL.fullmatch(model):
             raise ValueError(f"UNDERSTUDY_MODEL must be models:/NAME@ALIAS, but is {model!r:.120}. Correct it.")
@@ -95,7 +92,6 @@ class AppSettings:
             work=work_folder(environment),
             tracking=environment.get("MLFLOW_TRACKING_URI", ""),
             trust=trust_folder(environment),
-            drivers=Path(drivers).expanduser().resolve() if drivers else None,
             model=model,
             remote=RemoteSettings.from_environment(environment),
             turn=turn,

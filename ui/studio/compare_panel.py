@@ -1,4 +1,4 @@
-"""After a training: how good it is on a clip it has not seen, beside the champion, and the way to promote it."""
+"""How good a persona is on a clip it has not seen, beside the champion, and the way to promote it."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -15,12 +15,12 @@ from ui.session.own_personas import ShelfPersona
 from ui.session.shared import served_model
 from ui.session.workspace import is_local_or_logged_in, job_queue
 from ui.studio.faces_panel import clips_of
-from ui.studio.training_runs import MODEL, Run
 from understudy.bundle.bundle import Bundle, BundleError
 from understudy.jobs.atomic_file import write_json
 from understudy.jobs.queue import Job, JobState, module_command
 from understudy.media.guard import VIDEO_EXTENSIONS, MediaError
 
+MODEL = "understudy"
 _FRAMES = "150"
 
 
@@ -32,15 +32,16 @@ class _Rival(NamedTuple):
     persona: str
 
 
-def compare_panel(persona: ShelfPersona, run: Run) -> None:
-    """Draw the comparison of a finished training."""
-    st.subheader("How good is it?")
-    evaluation, promotion = noted_job(run.evaluation, "evaluate"), noted_job(run.evaluation, "promote")
-    held_out = _held_out_clip(run)
+def compare_panel(persona: ShelfPersona) -> None:
+    """Draw the comparison of a persona that has a bundle."""
+    st.subheader("How good is it on others?")
+    folder = persona.evaluation
+    evaluation, promotion = noted_job(folder, "evaluate"), noted_job(folder, "promote")
+    held_out = _held_out_clip(persona)
     clip = held_out or _own_clip(persona)
     with st.container(horizontal=True):
         is_busy = is_active(evaluation) or is_active(promotion)
-        is_first = not (run.evaluation / "candidate").is_dir()
+        is_first = not (folder / "candidate").is_dir()
         if st.button(
             "Evaluate and compare",
             key="evaluate",
@@ -48,20 +49,20 @@ def compare_panel(persona: ShelfPersona, run: Run) -> None:
             icon=":material/straighten:",
             disabled=is_busy or clip is None,
         ):
-            _evaluate(persona, run, clip)
+            _evaluate(persona, clip)
             st.rerun()
-        _promote_button(run, held_out, is_busy, is_first)
+        _promote_button(persona, held_out, is_busy, is_first)
     for job in (evaluation, promotion):
         if job is not None and (is_active(job) or job.state is not JobState.DONE):
             watch_job(job, _doing, registry_view().refresh)
-    _results(run, promotion)
+    _results(persona, promotion)
 
 
-def _held_out_clip(run: Run) -> Path | None:
+def _held_out_clip(persona: ShelfPersona) -> Path | None:
     """Draw the choice of a clip to judge by: an upload, or what was uploaded for the same purpose before."""
-    folder = run.evaluation / "clips"
+    folder = persona.evaluation / "clips"
     upload = st.file_uploader(
-        "A clip of anybody, that the training has not seen",
+        "A clip of anybody, that is not among the persona’s own",
         list(VIDEO_EXTENSIONS),
         key="judge_clip",
         max_upload_size=50,
@@ -79,7 +80,7 @@ def _own_clip(persona: ShelfPersona) -> Path | None:
     """What to evaluate by where nothing was uploaded; never to promote by."""
     own = clips_of(persona)
     if own:
-        st.caption("Without one, the persona’s own clip is used: the training knows it, so the figures flatter.")
+        st.caption("Without one, the persona’s own clip is used: it shows who is played, so the figures flatter.")
     return own[-1] if own else None
 
 
@@ -95,17 +96,17 @@ def _rival() -> _Rival | None:
     return _Rival("As shipped", shipped.path, shipped.personas[0].name)
 
 
-def _evaluate(persona: ShelfPersona, run: Run, clip: Path | None) -> None:
+def _evaluate(persona: ShelfPersona, clip: Path | None) -> None:
     """Queue the measurement of both."""
-    if clip is None or run.bundle is None:
+    if clip is None or persona.bundle is None:
         return
     rival = _rival()
-    commands = [_evaluation(clip, run.bundle, persona.name, run.evaluation / "candidate")]
+    commands = [_evaluation(clip, persona.bundle, persona.name, persona.evaluation / "candidate")]
     if rival is not None:
-        commands.append(_evaluation(clip, rival.bundle, rival.persona, run.evaluation / "champion"))
-        write_json(run.evaluation / "rival.json", {"title": rival.title})
+        commands.append(_evaluation(clip, rival.bundle, rival.persona, persona.evaluation / "champion"))
+        write_json(persona.evaluation / "rival.json", {"title": rival.title})
     command = job_command(*commands, vet=[clip])
-    note_job(run.evaluation, job_queue().submit("evaluate", f"Evaluation of {persona.title}", command), "evaluate")
+    note_job(persona.evaluation, job_queue().submit("evaluate", f"Evaluation of {persona.title}", command), "evaluate")
     job_queue().ensure_worker()
 
 
@@ -115,10 +116,10 @@ def _evaluation(clip: Path, bundle: Path, persona: str, out: Path) -> tuple[str,
     return module_command("training.evaluate", clip, *options)
 
 
-def _promote_button(run: Run, clip: Path | None, is_busy: bool, is_first: bool) -> None:
-    """Draw the button; the version is the one that the training registered."""
+def _promote_button(persona: ShelfPersona, clip: Path | None, is_busy: bool, is_first: bool) -> None:
+    """Draw the button; the version is the one that was registered with the references."""
     snapshot = registry_view().read()
-    version = snapshot.by_digest(_digest(run))
+    version = snapshot.by_digest(_digest(persona))
     if version is None:
         registry_view().refresh(older_than_s=20)
         st.button(
@@ -133,10 +134,10 @@ def _promote_button(run: Run, clip: Path | None, is_busy: bool, is_first: bool) 
         disabled=is_busy or clip is None or "champion" in version.aliases or not is_local_or_logged_in(),
         help=f"Version {version.version} becomes the champion, if it holds every gate on this clip."
         if clip is not None
-        else "Upload a clip above that the training has not seen: nothing is promoted by what it learned from.",
+        else "Upload a clip above that is not the persona’s own: nothing is promoted by what it learned from.",
     )
     if is_wanted and clip is not None:
-        note_job(run.evaluation, promote_job(MODEL, version, [clip]), "promote")
+        note_job(persona.evaluation, promote_job(MODEL, version, [clip]), "promote")
         st.rerun()
 
 
@@ -145,10 +146,10 @@ def _digest_of(manifest: str, stamp: int) -> str:
     return Bundle.load(Path(manifest).parent).digest
 
 
-def _digest(run: Run) -> str:
-    if run.bundle is None:
+def _digest(persona: ShelfPersona) -> str:
+    if persona.bundle is None:
         return ""
-    manifest = run.bundle / "manifest.json"
+    manifest = persona.bundle / "manifest.json"
     return _digest_of(str(manifest), manifest.stat().st_mtime_ns)
 
 
@@ -162,17 +163,17 @@ def _last_line(log: str) -> str:
     return lines[-1][:80].split("|")[0].strip() if lines else ""
 
 
-def _results(run: Run, promotion: Job | None) -> None:
+def _results(persona: ShelfPersona, promotion: Job | None) -> None:
     """Draw what is known: figures of both, their clips, and the gates of a promotion."""
-    sides = {"This training": run.evaluation / "candidate"}
-    rival = read_note(run.evaluation / "rival.json").get("title")
+    sides = {"This persona": persona.evaluation / "candidate"}
+    rival = read_note(persona.evaluation / "rival.json").get("title")
     if rival:
-        sides[str(rival)] = run.evaluation / "champion"
+        sides[str(rival)] = persona.evaluation / "champion"
     reports = {title: [read_note(path) for path in sorted(folder.glob("*.json"))] for title, folder in sides.items()}
     if any(reports.values()):
         show_clips(sides)
         figures_table(reports)
-    version = registry_view().read().by_digest(_digest(run))
+    version = registry_view().read().by_digest(_digest(persona))
     if version is None or promotion is None or promotion.state is not JobState.DONE:
         return
     if decision := read_note(promotion_folder(version) / "decision.json"):

@@ -80,7 +80,7 @@ def _live_check(workspace: Workspace) -> Mapping[str, Any]:
         check = st.session_state.setdefault("live_check", LiveCheck(random.SystemRandom()))
         # The order of the turns is the check's secret: asked for twice, both orders are met.
         prompts = (
-            Prompt("PersonaPhoto into the camera", 2.5),
+            Prompt("Look into the camera", 2.5),
             Prompt(f"Say aloud: “{check.line}”", 6.0),
             Prompt("Turn your head to your left", 3.0),
             Prompt("Turn your head to your right", 4.0),

@@ -29,8 +29,8 @@ def faces_panel(persona: ShelfPersona) -> None:
     faceset = _faceset(persona)
     if faceset is None and not is_active(job):
         st.info(
-            "The persona plays already, by its photo. To train it, add clips of somebody moving: half a minute or "
-            "more, the head turning, talking and smiling. The camera here tells you what to do.",
+            "The persona plays already, by its photo. For more poses and expressions, add clips of the same person: "
+            "half a minute or more, the head turning, talking and smiling. The camera here tells you what to do.",
             icon=":material/video_camera_front:",
         )
     _add_clips(persona, is_busy=is_active(job))

@@ -11,14 +11,13 @@ from ui.parts.uploads import Upload, keep_upload
 from ui.session.own_personas import ShelfPersona, trust_store
 from ui.session.shared import served_model
 from ui.session.workspace import Workspace
-from ui.studio.composite_form import composite_form
 from ui.studio.consent_form import ask_permission
 from ui.studio.persona_maker import Permission, make_persona
 from ui.studio.photo import PersonaPhoto, read_photo, warm_up
 from understudy.bundle.bundle import BundleError
 from understudy.media.guard import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS
 
-_WAYS = {"file": "A photo or a clip", "camera": "The camera", "composite": "Many machine-made faces"}
+_WAYS = {"file": "A photo or a clip", "camera": "The camera"}
 
 
 def new_persona(workspace: Workspace) -> ShelfPersona | None:
@@ -27,9 +26,6 @@ def new_persona(workspace: Workspace) -> ShelfPersona | None:
     way = st.segmented_control(
         "Make it from", list(_WAYS), format_func=_WAYS.__getitem__, default="file", required=True, key="face_from"
     )
-    if way == "composite":
-        composite_form(workspace, _taken())
-        return None
     face, permission = st.columns(2, gap="large")
     with face:
         st.subheader("The face")
@@ -59,9 +55,7 @@ def new_persona(workspace: Workspace) -> ShelfPersona | None:
 def _ask_face(way: str) -> Upload | None:
     """Draw the camera or the uploader; returns what it holds."""
     if way == "camera":
-        return st.camera_input(
-            "PersonaPhoto straight into the camera, in even light, without glasses", key="face_camera"
-        )
+        return st.camera_input("Look straight into the camera, in even light, without glasses", key="face_camera")
     return st.file_uploader(
         "One photo, or a short clip of one person",
         [*IMAGE_EXTENSIONS, *VIDEO_EXTENSIONS],
@@ -79,7 +73,7 @@ def _make(workspace: Workspace, title: str, upload: Upload, given: Permission) -
         path = keep_upload(upload, folder, "face")
         picture: PersonaPhoto = read_photo(path)
         persona = make_persona(workspace, title, picture, given, trust_store(), _taken())
-        if path.suffix in VIDEO_EXTENSIONS:  # its other pictures are what the decoder can learn from
+        if path.suffix in VIDEO_EXTENSIONS:  # further references are chosen from its other pictures
             persona.clips.mkdir(mode=0o700, exist_ok=True)
             shutil.move(path, persona.clips / f"first{path.suffix}")
         return persona

@@ -1,14 +1,13 @@
-"""The Studio page: from a face and a permission to a persona of one's own, live, then trained."""
+"""The Studio page: from a face and a permission to a persona of one's own, live, then learned from clips."""
 
 import streamlit as st
 
 from ui.parts.consent_badge import consent_badge, revoke_button
 from ui.session.own_personas import ShelfPersona, shelved, trust_store
 from ui.session.workspace import discard, this_workspace
-from ui.studio.composite_form import show_composites
 from ui.studio.faces_panel import faces_panel
 from ui.studio.new_persona import new_persona
-from ui.studio.training_panel import training_panel
+from ui.studio.references_panel import references_panel
 
 _CHOSEN = "studio_persona"
 _IN_A_ROW = 6
@@ -17,7 +16,7 @@ _IN_A_ROW = 6
 def page() -> None:
     """Draw the page."""
     st.title("Studio")
-    st.caption("One photo makes a persona that plays at once. Clips teach it to move; training makes it last.")
+    st.caption("One photo makes a persona that plays at once. Clips of the same person may make it a better one.")
     workspace = this_workspace()
     personas = shelved(workspace)
     chosen = next((each for each in personas if each.name == st.session_state.get(_CHOSEN)), None)
@@ -34,7 +33,6 @@ def page() -> None:
         )
     if not workspace.is_kept:
         st.caption("Nobody is logged in: your personas are forgotten when you close this page.")
-    show_composites(workspace)
     if made := new_persona(workspace):
         _choose(made.name)
         st.rerun()
@@ -81,13 +79,13 @@ def _persona(persona: ShelfPersona) -> None:
             )
     if st.session_state.pop("go_live", False):
         st.switch_page(st.session_state["live_page"])
-    faces, training = st.tabs(["Faces", "Training"], key="studio_step", on_change="rerun")
+    faces, references = st.tabs(["Faces", "References"], key="studio_step", on_change="rerun")
     if faces.open:
         with faces:
             faces_panel(persona)
-    if training.open:
-        with training:
-            training_panel(persona)
+    if references.open:
+        with references:
+            references_panel(persona)
 
 
 def _play(name: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ui.session.own_personas import NOTE, ShelfPersona
+from ui.session.own_personas import ShelfPersona
 from ui.session.workspace import Workspace
 from ui.studio.photo import PersonaPhoto
 from understudy.consent.check import (
@@ -28,6 +28,7 @@ from understudy.consent.check import (
 )
 from understudy.consent.trust_store import TrustStore
 from understudy.jobs.atomic_file import write_json
+from understudy.swap.own_personas import NOTE
 
 _THUMBNAIL_PX = 192
 

@@ -16,7 +16,7 @@ from training.data.drivers import DriverFinder
 from understudy.media.guard import IMAGE_EXTENSIONS, read_upload_frames, read_upload_image
 from understudy.vision.face import AlignedFace
 from understudy.vision.pose import head_pose
-from understudy.vision.reenact import ReferenceFace, reference_face
+from understudy.vision.reference import ReferenceFace, reference_face
 
 _LOOK_EVERY_S = 0.25
 _MOST_LOOKS = 60

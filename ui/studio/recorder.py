@@ -52,7 +52,7 @@ class Prompt(NamedTuple):
 
 # What a faceset wants to see: all sides of the head, and a face that moves.
 MOVES = (
-    Prompt("PersonaPhoto into the camera", 2.5),
+    Prompt("Look into the camera", 2.5),
     Prompt("Turn slowly to your left", 3.0),
     Prompt("Turn slowly to your right", 4.0),
     Prompt("Chin up, then down", 4.0),

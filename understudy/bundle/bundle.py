@@ -33,7 +33,7 @@ from understudy.bundle.manifest import (
 )
 from understudy.vision.face import MESH_POINTS
 from understudy.vision.onnx_session import open_session
-from understudy.vision.reenact import ReferenceFace
+from understudy.vision.reference import ReferenceFace
 
 __all__ = [
     "Bundle",
@@ -79,6 +79,7 @@ class PersonaInfo:
         still: PNG, the look that reenactment warps.
         mesh: .npy, float32 [468, 3], the still's mesh in px.
         consent: JSON, the consent record, or a machine-made persona's recipe.
+        more: PNG each, further references in other poses and expressions.
     """
 
     name: str
@@ -87,6 +88,7 @@ class PersonaInfo:
     still: Path
     mesh: Path
     consent: Path
+    more: tuple[Path, ...] = ()
 
 
 class SwapModel:
@@ -372,6 +374,7 @@ def _persona_info(root: Path, entry: PersonaEntry) -> PersonaInfo:
         still=root / entry.still,
         mesh=root / entry.mesh,
         consent=root / entry.consent,
+        more=tuple(root / picture for picture, _ in entry.more),
     )
 
 

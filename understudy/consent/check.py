@@ -12,6 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,6 +42,7 @@ __all__ = [
     "ConsentRecord",
     "check",
     "check_same_person",
+    "extended",
     "hash_files",
     "read_record",
     "sign",
@@ -50,6 +52,8 @@ __all__ = [
 
 CLOCK_SKEW = timedelta(minutes=5)
 _MAX_RECORD_BYTES = 1 << 20
+# In a record's evidence: digests of those that it extends.
+_EXTENDS = "extends"
 _SYNTHETIC_YEARS = 20
 Face = TypeVar("Face")
 Vector = TypeVar("Vector")
@@ -100,6 +104,20 @@ def synthetic_record(
         evidence={},
     )
     return sign(consent, key).to_json()
+
+
+def extended(record: ConsentRecord, files: Iterable[Path], key: Ed25519PrivateKey) -> ConsentRecord:
+    """Return a record that lists more files of the same face, signed anew. Whoever revokes the first revokes both.
+
+    Args:
+        record: checked (`check`).
+        files: that show the same person's face (`understudy.consent.same_person`).
+        key: the operator's, from `TrustStore.signing_key`.
+    """
+    consent = record.consent
+    listed = tuple(sorted({*consent.reference, *hash_files(files)}))
+    earlier = [*consent.evidence.get(_EXTENDS, ()), record.digest]
+    return sign(replace(consent, reference=listed, evidence={**consent.evidence, _EXTENDS: earlier}), key)
 
 
 def read_record(path: Path) -> ConsentRecord:
@@ -157,7 +175,7 @@ def check(
     """
     consent = record.consent
     _check_signature(record, trust)
-    if record.digest in trust.revoked:
+    if not trust.revoked.isdisjoint({record.digest, *consent.evidence.get(_EXTENDS, ())}):
         raise _refusal(ConsentFault.REVOKED, record, "was revoked here. Ask for a new one")
     moment = now or datetime.now(UTC)
     if moment + CLOCK_SKEW < consent.not_before:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from understudy.bundle.bundle import PersonaInfo
 from understudy.consent.check import check, hash_files, read_record
 from understudy.consent.record import ConsentError, ConsentRecord
 from understudy.consent.trust_store import Trust, TrustError, TrustStore
@@ -25,12 +26,14 @@ class Persona:
         title: what people read.
         still: picture of its look; listed in the record.
         consent: its signed record.
+        more: further pictures that it is played by; listed in the record, too.
     """
 
     name: str
     title: str
     still: Path
     consent: ConsentRecord
+    more: tuple[Path, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -43,16 +46,21 @@ class Persona:
         return self.consent.consent.recipe
 
     @classmethod
-    def load(cls, name: str, title: str, still: Path, consent: Path) -> "Persona":
+    def load(cls, name: str, title: str, still: Path, consent: Path, more: tuple[Path, ...] = ()) -> "Persona":
         """Read a persona's record; nothing is checked yet.
 
         Raises:
             ConsentError: MISSING or MALFORMED.
         """
-        return cls(name, title, still, read_record(consent))
+        return cls(name, title, still, read_record(consent), more)
+
+    @classmethod
+    def of(cls, info: PersonaInfo) -> "Persona":
+        """Read the record of a bundle's persona; raises as `load` does."""
+        return cls.load(info.name, info.title, info.still, info.consent, info.more)
 
     def check(self, use: str, trust: Trust, now: datetime | None = None) -> str:
-        """Refuse a use that its record does not cover, or a still that is not the one listed.
+        """Refuse a use that its record does not cover, or a picture that is not listed.
 
         Args:
             use: "train", "live" or "record".
@@ -65,7 +73,7 @@ class Persona:
         Raises:
             ConsentError: with a code and a sentence.
         """
-        return check(self.consent, use, trust, now=now, faces=hash_files([self.still]), persona=self.name)
+        return check(self.consent, use, trust, now=now, faces=hash_files([self.still, *self.more]), persona=self.name)
 
 
 class ConsentWatch:

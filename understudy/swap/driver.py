@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from understudy.swap.nearest import ReferenceChoice
 from understudy.swap.shape import FaceShapeModel, Identity, RunningIdentity, shape_model
 from understudy.vision.face import Face, Points
 from understudy.vision.iris import EyePair, IrisModel, eye_pair, eye_patches
@@ -92,6 +93,7 @@ class DriverBook:
     def __init__(self, irises: IrisModel, shapes: FaceShapeModel | None = None) -> None:
         self._irises, self._shapes = irises, shapes or shape_model()
         self._known: dict[int, tuple[RunningIdentity, _Eyes]] = {}
+        self._choices: dict[int, tuple[object, ReferenceChoice]] = {}
 
     def look_up(self, image: NDArray[np.uint8], face: Face) -> Driver:
         """Return a face as its track is known by now, this frame included.
@@ -111,7 +113,20 @@ class DriverBook:
         identity = known.update(self._shapes.identify(face.mesh))
         return Driver(face, identity, known.confidence, eyes.look(image, face.mesh))
 
+    def choice(self, track: int, persona: object) -> ReferenceChoice:
+        """Return what a track is painted from; anew where another persona plays it now.
+
+        Args:
+            track: of a face that was looked up.
+            persona: who plays it: the renderer.
+        """
+        known = self._choices.get(track)
+        if known is None or known[0] is not persona:
+            known = self._choices[track] = (persona, ReferenceChoice())
+        return known[1]
+
     def keep(self, tracks: Collection[int]) -> None:
         """Forget all drivers but those of these tracks."""
         for gone in [track for track in self._known if track not in tracks]:
             del self._known[gone]
+            self._choices.pop(gone, None)

@@ -19,7 +19,7 @@ from understudy.swap.shape import NO_MAP
 from understudy.vision.align import mean_mesh
 from understudy.vision.face import Points
 from understudy.vision.mesh import FACE_OVAL, INNER_MOUTH
-from understudy.vision.reenact import ReferenceFace, affine_maps, signed_areas, triangles
+from understudy.vision.reference import ReferenceFace, affine_maps, signed_areas, triangles
 
 __all__ = ["ReferenceFace", "ReferenceWarp", "oval_area"]
 

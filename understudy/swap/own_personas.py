@@ -13,12 +13,12 @@ from liveframe.errors import LiveframeError
 from understudy.bundle.bundle import Bundle
 from understudy.consent.check import hash_files, read_record, write_record
 from understudy.media.clip import read_photo
-from understudy.vision.align import align
 from understudy.vision.detect import FaceDetector
 from understudy.vision.mesh import FaceMesh
+from understudy.vision.reference import reference_face
 
 NOTE = "persona.json"
-_CROP_PX = 256
+REFERENCES, REFERENCES_NOTE = "references", "references.json"
 _LEAST_PRESENCE = 0.8
 
 
@@ -34,13 +34,11 @@ class OwnPersona:
         folder: holds everything about it.
         name: identifier; the folder's name.
         title: what people read.
-        bundle: what its newest finished training gave, where that plays it; None where its photo does.
     """
 
     folder: Path
     name: str
     title: str
-    bundle: Path | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +48,8 @@ class Choice:
     Attributes:
         name: the persona's.
         title: what people read.
-        bundle: where its network lies, or what else is needed where it has none.
-        look: the folder of its photo, where that plays it; else None.
+        bundle: holds it, or the mixing network that plays its photo.
+        look: the folder of its photo, of a persona that is in no bundle; else None.
         photo: the picture that its record lists, where that is not the look's own.
     """
 
@@ -68,12 +66,23 @@ def own_personas(work: Path) -> list[OwnPersona]:
     with suppress(OSError):  # no such folder, or closed to us: nobody's
         for note in sorted((work / "viewers" / "operator" / "personas").glob(f"*/{NOTE}")):
             with suppress(ValueError, KeyError, TypeError, OSError):
-                stored = json.loads(note.read_text())
-                trained = sorted(note.parent.glob("runs/*/out/bundle/manifest.json"))
-                is_by_photo = bool(stored.get("is_played_by_still", False)) or not trained
-                bundle = None if is_by_photo else trained[-1].parent
-                found.append(OwnPersona(note.parent, note.parent.name, str(stored["title"]), bundle))
+                title = str(json.loads(note.read_text())["title"])
+                found.append(OwnPersona(note.parent, note.parent.name, title))
     return found
+
+
+def further_references(folder: Path) -> tuple[Path, ...]:
+    """Return the pictures that a persona is played by besides its still: those of its clips, where they are in use.
+
+    `training.references` writes them, each with its mesh beside it, and whether they are better than the still alone.
+
+    Args:
+        folder: the persona's.
+    """
+    with suppress(ValueError, OSError):  # no note, or a torn one: the still plays
+        if json.loads((folder / REFERENCES / REFERENCES_NOTE).read_text())["is_used"] is True:
+            return tuple(sorted((folder / REFERENCES).glob("*.png")))
+    return ()
 
 
 def choose_persona(word: str, source: Path, bundle: Bundle, own: Sequence[OwnPersona]) -> Choice:
@@ -89,9 +98,7 @@ def choose_persona(word: str, source: Path, bundle: Bundle, own: Sequence[OwnPer
         PersonaError: nobody is called that, or several are.
     """
     offered = [Choice(info.name, info.title, source) for info in bundle.personas]
-    offered += [
-        Choice(each.name, each.title, each.bundle or source, None if each.bundle else each.folder) for each in own
-    ]
+    offered += [Choice(each.name, each.title, source, each.folder) for each in own]
     if not word:
         return offered[0]
     exact = [each for each in offered if each.name == word]
@@ -125,10 +132,10 @@ def persona_of_photo(photo: Path, record: Path, folder: Path, bundle: Path) -> C
     face = FaceMesh().refine(image, faces[0]) if faces else None
     if face is None or face.presence <= _LEAST_PRESENCE:
         raise PersonaError(f"'{photo.name}' must show a clear face, but none was found. Use a sharp, frontal photo.")
-    aligned = align(image, face, _CROP_PX)
+    reference = reference_face(image, face)
     folder.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(folder / "still.png"), aligned.crop)
-    np.save(folder / "mesh.npy", aligned.mesh)
+    cv2.imwrite(str(folder / "still.png"), reference.image)
+    np.save(folder / "mesh.npy", reference.mesh)
     listed = set(signed.consent.reference)
     is_own_still = bool(listed & {*hash_files([folder / "still.png"])})
     if not is_own_still and not listed & {*hash_files([photo])}:

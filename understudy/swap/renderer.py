@@ -19,16 +19,20 @@ from understudy.swap.blend import Blender
 from understudy.swap.driver import DriverBook
 from understudy.swap.frame_painter import Prepared, lay_over, prepare
 from understudy.swap.gaze import Irises
-from understudy.swap.one_shot import Decision, Mixer, OneShotRenderer
+from understudy.swap.nearest import NearestReference, ReferenceChoice
+from understudy.swap.one_shot import CONTROL_PX, Decision, Mixer, OneShotRenderer
+from understudy.swap.own_personas import further_references
 from understudy.swap.scratch import Scratch
 from understudy.swap.settings import SwapSettings, View
 from understudy.swap.shape import shape_model
 from understudy.vision.align import align
 from understudy.vision.face import MESH_POINTS, AlignedFace, Face
 from understudy.vision.iris import iris_model
-from understudy.vision.reenact import ReferenceFace
+from understudy.vision.reference import ReferenceFace
 
 Swap = NDArray[np.uint8]
+# What paints a face, and how much of it each paints.
+Shares = list[tuple[OneShotRenderer, float]]
 
 # Remote clients keep shorter deadlines of their own; this one only guards against a client that forgot to.
 _LONGEST_WAIT_S = 5.0
@@ -100,16 +104,19 @@ class Renderer(Protocol):
 
 
 class OneShotPersona:
-    """A persona that needs no training: a photo and the mixing network (`understudy.swap.one_shot`).
+    """A persona that needs no training: photos and the mixing network (`understudy.swap.one_shot`).
+
+    Of several references each frame is painted from the nearest one (`understudy.swap.nearest`).
 
     Args:
-        painters: its references, ready to paint; the first one is the main one.
+        painters: its references, ready to paint.
     """
 
     is_remote = False
 
     def __init__(self, painters: Sequence[OneShotRenderer]) -> None:
-        self._painter = painters[0]
+        self._painters = tuple(painters)
+        self._nearest = NearestReference([each.reference for each in painters], CONTROL_PX)
         identities = [shape_model().identify(each.reference.mesh) for each in painters]
         self._identity = np.asarray(np.mean(identities, axis=0), np.float32)
 
@@ -118,17 +125,29 @@ class OneShotPersona:
     ) -> Callable[[], list[Painted]]:
         """See `Renderer`."""
         drivers = [book.look_up(image, face) for face in faces]
-        prepared = [prepare(image, driver, self._identity, settings.shape) for driver in drivers]
-        found = [each for each in prepared if each is not None]
+        found: list[tuple[Prepared, Shares]] = []
+        for driver in drivers:
+            prepared = prepare(image, driver, self._identity, settings.shape)
+            if prepared is not None:
+                found.append((prepared, self._chosen(prepared, book.choice(driver.face.track_id, self))))
 
         def finish() -> list[Painted]:
             options = settings.painting()
-            painter = self._painter
             return _checked_call(
-                lambda: [PaintedRegion(painter, each, painter.decide(each.driver, options)) for each in found]
+                lambda: [
+                    PaintedRegion(each, [(p, p.decide(each.driver, options), share) for p, share in shares])
+                    for each, shares in found
+                ]
             )
 
         return finish
+
+    def _chosen(self, prepared: Prepared, choice: ReferenceChoice) -> Shares:
+        """Return what paints a face, and the share of each."""
+        if len(self._painters) == 1:
+            return [(self._painters[0], 1.0)]
+        distances = self._nearest.distances(prepared.driver.mesh)
+        return [(self._painters[index], share) for index, share in choice.update(distances)]
 
 
 T = TypeVar("T")
@@ -145,19 +164,29 @@ def _checked_call(call: Callable[[], T]) -> T:
 
 
 class PaintedRegion:
-    """What a one-shot persona decided, painted as it is laid into the frame: `Painted`."""
+    """What a one-shot persona decided, painted as it is laid into the frame: `Painted`.
 
-    def __init__(self, painter: OneShotRenderer, prepared: Prepared, how: Decision) -> None:
+    Args:
+        prepared: the face.
+        parts: one or two: what paints it, how, and with which share; shares add up to 1.
+    """
+
+    def __init__(self, prepared: Prepared, parts: Sequence[tuple[OneShotRenderer, Decision, float]]) -> None:
         self.zoom = float(np.hypot(*prepared.target.to_crop[:, 0]))
-        self._painter, self._prepared, self._how = painter, prepared, how
+        self._prepared, self._parts = prepared, parts
 
     def lay(self, frame: NDArray[np.uint8], settings: SwapSettings, blender: Blender) -> float:
         """See `Painted`."""
         return _checked_call(lambda: self._lay(frame, settings, blender.scratch))
 
     def _lay(self, frame: NDArray[np.uint8], settings: SwapSettings, scratch: Scratch) -> float:
-        prepared = self._prepared
-        swap = self._painter.paint_as(self._how, prepared.driver, prepared.target, settings.painting(), scratch)
+        prepared, options = self._prepared, settings.painting()
+        painter, how, share = self._parts[0]
+        swap = painter.paint_as(how, prepared.driver, prepared.target, options, scratch)
+        for painter, how, other_share in self._parts[1:]:
+            first = swap.copy()  # the other one is painted in the same memory
+            other = painter.paint_as(how, prepared.driver, prepared.target, options, scratch)
+            swap = np.asarray(cv2.addWeighted(first, share, other, other_share, 0), np.uint8)
         swap = tinted(swap) if settings.view == View.MASK else swap
         return lay_over(frame, prepared, swap, settings.strength, scratch)
 
@@ -274,22 +303,35 @@ def photo_persona(folder: Path, bundle: Bundle, threads: int = 1) -> OneShotPers
     """Open a persona that the Studio made of a photo: `still.png`, an aligned picture, and `mesh.npy` beside it.
 
     Args:
-        folder: the persona's.
+        folder: the persona's; with further references of its clips, where they are in use.
         bundle: gives the mixing network; an autoencoder's bundle has none, and none is used.
         threads: cores that one call of the network uses.
 
     Raises:
         ModelError: the folder holds no such picture and mesh.
     """
-    image = cv2.imread(str(folder / "still.png"))
+    mixer = bundle.mixer(threads) if bundle.manifest.is_one_shot else None
+    pictures = [(folder / "still.png", folder / "mesh.npy")]
+    pictures += [(picture, picture.with_suffix(".npy")) for picture in further_references(folder)]
+    return one_shot_persona([read_reference(*each) for each in pictures], mixer)
+
+
+def read_reference(picture: Path, points: Path) -> ReferenceFace:
+    """Read an aligned picture and its mesh.
+
+    Raises:
+        ModelError: one of them is not there, or is something else.
+    """
+    image = cv2.imread(str(picture))
     try:
-        mesh = np.load(folder / "mesh.npy", allow_pickle=False)
+        mesh = np.load(points, allow_pickle=False)
     except (OSError, ValueError):
         mesh = None
     if image is None or mesh is None or mesh.shape != (MESH_POINTS, 3):
-        raise ModelError(f"{folder} must hold still.png and mesh.npy, but does not. Make the persona again.")
-    mixer = bundle.mixer(threads) if bundle.manifest.is_one_shot else None
-    return one_shot_persona([ReferenceFace(np.asarray(image, np.uint8), mesh.astype(np.float32))], mixer)
+        raise ModelError(
+            f"{picture.parent} must hold {picture.name} and {points.name}, but does not. Make the persona again."
+        )
+    return ReferenceFace(np.asarray(image, np.uint8), mesh.astype(np.float32))
 
 
 def with_eyes(reference: ReferenceFace) -> tuple[ReferenceFace, Irises]:

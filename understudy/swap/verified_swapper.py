@@ -11,6 +11,7 @@ from understudy.consent.trust_store import TrustStore
 from understudy.provenance.c2pa import Claim, Provenance
 from understudy.provenance.disclosure import Disclosure, read_disclosure
 from understudy.provenance.watermark import payload_of
+from understudy.swap.own_personas import further_references
 from understudy.swap.renderer import AnyRenderer
 from understudy.swap.renderer import photo_persona as open_photo_persona
 from understudy.swap.swapper import FaceSwapper, SwapSettings
@@ -54,8 +55,8 @@ class VerifiedSwapper:
             use: "live" or "record".
             store: the operator's.
             threads: cores that one frame's networks use.
-            photo_persona: folder of a persona that has no network yet, as the Studio makes it (still.png, mesh.npy,
-                consent.json): its still plays, and takes the folder's name where the settings name nobody.
+            photo_persona: folder of a persona as the Studio makes it (still.png, mesh.npy, consent.json): it plays, and
+                takes the folder's name where the settings name nobody.
             photo: the picture that its record lists, where that is not the look's own still.
 
         Raises:
@@ -67,12 +68,11 @@ class VerifiedSwapper:
         opened, renderers = Bundle.load(bundle), dict[str, AnyRenderer]()
         if photo_persona is None:
             info = opened.persona(settings.persona) if settings.persona else opened.personas[0]
-            persona = Persona.load(info.name, info.title, info.still, info.consent)
+            persona = Persona.of(info)
         else:
             name = settings.persona or photo_persona.name
-            persona = Persona.load(
-                name, name.title(), photo or photo_persona / "still.png", photo_persona / "consent.json"
-            )
+            still, record = photo or photo_persona / "still.png", photo_persona / "consent.json"
+            persona = Persona.load(name, name.title(), still, record, further_references(photo_persona))
             settings = replace(settings, persona=name)
             renderers[name] = open_photo_persona(photo_persona, opened, threads)
         tracking = TrackSettings(far_every=4) if use == "record" else None  # a clip waits for nobody
