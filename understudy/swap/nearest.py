@@ -20,7 +20,7 @@ _FADE_FRAMES = 6
 def _weights() -> NDArray[np.float32]:
     """Return how much each point counts: float32 [468], their sum is 1.
 
-    A mouth is a small part of a mesh, and most of what a face does. Eyes count no more than cheeks: they are turned and shut anyway.
+    A mouth is a small part of a mesh, and most of what a face does. Eyes are turned and shut anyway.
     """
     weights = np.ones(MESH_POINTS, np.float32)
     weights[[*OUTER_MOUTH, *INNER_MOUTH, *RIGHT_BROW, *LEFT_BROW]] = 4
