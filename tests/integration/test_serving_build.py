@@ -115,7 +115,7 @@ def test_training_image_runs_every_step(tmp_path: Path) -> None:
     staged = stage(tmp_path / "training", "training")
     names = {line.split("==")[0] for line in (staged / "requirements.txt").read_text().splitlines()}
     assert {"tensorflow", "mlflow", "kfp", "google-cloud-aiplatform"} <= names and "pytest" not in names
-    assert (staged / "training" / "configs" / "default.toml").is_file() and (staged / "uv.lock").is_file()
+    assert (staged / "training" / "configs" / "oneshot.toml").is_file() and (staged / "uv.lock").is_file()
 
 
 def test_lock_without_a_package_is_an_error_that_names_it(tmp_path: Path) -> None:
