@@ -14,6 +14,10 @@ import numpy as np
 import pytest
 from nbclient import NotebookClient
 
+from training.persona_folders import write_one_shot
+from understudy.bundle.bundle import Bundle, default_bundle
+from understudy.bundle.manifest import MIXER
+
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 NAMES = ("01_faceset", "02_train", "03_compare_and_promote", "04_latency")
 PARAMETERS = {
@@ -122,7 +126,10 @@ def test_02_shows_the_training_and_registers_the_challenger(train_tour: _Tour, w
 
 
 def test_03_compares_names_the_gates_that_fail_promotes_and_goes_back(train_tour: _Tour, work: Path) -> None:
-    tour = execute("03_compare_and_promote", work)
+    bundle = Bundle.load(default_bundle())
+    facts = {"name": "one", "version": "1", "training": bundle.manifest.training}
+    write_one_shot(work / "one", work / "personas", lambda path: path.write_bytes(bundle.read(MIXER)), **facts)
+    tour = execute("03_compare_and_promote", work, TO_BEAT=repr(str(work / "one")))
     assert_worth_a_look(tour, 2)
     assert "FAILED" in tour.text and "Version 1 was not promoted; it was 2." in tour.text
     assert "True 1\n" in tour.text and "left and back to: (1, 2)" in tour.text
