@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from understudy.swap.gaze import EYES, GazeWarp, eye_opening
+from understudy.swap.gaze import EYES, Eyes
 from understudy.swap.mesh_warp import ReferenceFace, ReferenceWarp
 from understudy.swap.one_shot import CONTROL_PX, DriverFace, OneShotRenderer, PaintOptions, Target, soft_coverage
 from understudy.swap.relight import LIGHT_GRID, Relight, quotient
@@ -119,43 +119,69 @@ def test_grey_camera_takes_colour_out_and_a_colourful_one_adds_none():
 # ---- eyes -------------------------------------------------------------------------------------------------------
 
 
-def eye_centre(ring):
-    return MESH[list(ring), :2].mean(0)
+def opened(times=2.5):
+    """The mesh with its eyes as open as they come, so that an iris has where to go."""
+    mesh = MESH.copy()
+    for ring, *_ in EYES:
+        mesh[list(ring), 1] = (mesh[list(ring), 1] - mesh[list(ring), 1].mean()) * times + mesh[list(ring), 1].mean()
+    return mesh
 
 
-def test_iris_goes_where_the_driver_looks():
+CENTRES = np.stack([MESH[list(ring), :2].mean(0) for ring, *_ in EYES]).astype(np.float32)
+
+
+def eyed():
+    """A bright picture with two dark irises, on wide open lids."""
     face = np.full((SIZE, SIZE, 3), 220, np.uint8)
-    centres = np.stack([eye_centre(ring) for ring, *_ in EYES]).astype(np.float32)
-    for centre in centres:
-        cv2.circle(face, tuple(int(v) for v in np.rint(centre)), 4, (20, 20, 20), -1, cv2.LINE_AA)
-    wide = MESH.copy()  # eyes as open as they come, so that the iris has where to go
-    for ring, *_ in EYES:
-        wide[list(ring), 1] = (wide[list(ring), 1] - wide[list(ring), 1].mean()) * 2.5 + wide[list(ring), 1].mean()
-    wanted = centres + np.float32([5, 0])
-    GazeWarp(wide, centres).turn(face, wide, wanted)
-    for centre in wanted:
-        x, y = (int(v) for v in np.rint(centre))
-        window = 255.0 - face[y - 12 : y + 13, x - 12 : x + 13].mean(2)
-        window[window < 60] = 0
-        rows, columns = np.mgrid[-12:13, -12:13]
-        found = np.array([(columns * window).sum(), (rows * window).sum()]) / window.sum()
-        assert np.abs(found).max() < 1.0
+    for centre in CENTRES:
+        where = tuple(int(v) for v in np.rint(centre * 16))
+        cv2.circle(face, where, round(16 * 5.6), (20, 40, 60), -1, cv2.LINE_AA, 4)
+    return ReferenceFace(face, opened())
 
 
-def test_gaze_of_the_photo_changes_nothing_and_shut_eyes_are_left_alone():
-    face = picture(1)
-    centres = np.stack([eye_centre(ring) for ring, *_ in EYES]).astype(np.float32)
-    same = face.copy()
-    GazeWarp(MESH, centres).turn(same, MESH, centres)
-    assert np.abs(same.astype(int) - face).max() <= 1
-    shut = MESH.copy()
-    for ring, *_ in EYES:
-        shut[list(ring), 1] = shut[list(ring), 1].mean()
-    asleep = face.copy()
-    GazeWarp(MESH, centres).turn(asleep, shut, centres + np.float32([6, 0]))
-    assert np.array_equal(asleep, face)
-    ring, outer, inner = EYES[1]
-    assert ring is LEFT_EYE and eye_opening(shut, ring, outer, inner) < 0.02
+def dark_middle(face, at):
+    """Where the dark disc near a place has its middle, px from there, and how many dark px there are."""
+    x, y = (int(v) for v in np.rint(at))
+    dark = 220.0 - face[y - 12 : y + 13, x - 12 : x + 13].mean(2)
+    dark[dark < 100] = 0
+    rows, columns = np.mgrid[-12:13, -12:13]
+    total = dark.sum() + 1e-6
+    return np.array([(columns * dark).sum(), (rows * dark).sum()]) / total + [x, y] - at, np.count_nonzero(dark)
+
+
+def test_iris_is_lifted_off_and_laid_where_the_driver_looks():
+    reference = eyed()
+    eyes = Eyes(reference, CENTRES)
+    for centre in CENTRES:
+        assert dark_middle(eyes.whites, centre)[1] == 0, "the whites show no iris"
+    for aside in (np.float32([5, 0]), np.float32([-9, 1]), np.float32([0, 2])):
+        face = eyes.whites.copy()
+        eyes.look(face, reference.mesh, CENTRES + aside)
+        for centre in CENTRES + aside:
+            found, count = dark_middle(face, centre)
+            assert np.abs(found).max() < 1.0 and count > 40
+    twice = cv2.resize(eyes.whites, None, fx=2, fy=2)
+    eyes.look(twice, reference.mesh * 2, CENTRES * 2)
+    found, count = dark_middle(twice, CENTRES[0] * 2)
+    assert np.abs(found).max() < 1.5 and count > 160, "an eye twice as wide has an iris twice as wide"
+
+
+def test_gaze_of_the_photo_shows_the_photo_and_shut_eyes_show_no_iris():
+    reference = eyed()
+    eyes = Eyes(reference, CENTRES)
+    for irises in (CENTRES, None):
+        same = eyes.whites.copy()
+        eyes.look(same, reference.mesh, irises)
+        error = np.abs(same.astype(int) - reference.image).mean(2)
+        inside = np.zeros((SIZE, SIZE), np.uint8)
+        for ring, *_ in EYES:
+            cv2.fillPoly(inside, [np.rint(reference.mesh[list(ring), :2]).astype(np.int32)], (1,))
+        assert error[inside == 0].max() < 60 and error.mean() < 0.5
+        assert np.median(error[inside > 0]) < 12
+    shut = opened(0)
+    asleep = eyes.whites.copy()
+    eyes.look(asleep, shut, CENTRES)
+    assert np.abs(asleep.astype(int) - eyes.whites).mean() < 0.2
 
 
 # ---- the whole --------------------------------------------------------------------------------------------------
@@ -279,6 +305,19 @@ def test_pixels_beside_a_narrow_triangle_come_from_nearby():
     inside = cv2.erode(covered, np.ones((5, 5), np.uint8)) > 0
     away = np.linalg.norm(positions - (np.dstack(np.meshgrid(*[np.arange(CONTROL_PX)] * 2)) * 2 + 0.5), axis=2)
     assert away[inside].max() < 40
+
+
+def test_highlights_find_room_below_white():
+    """A shiny nose in a bright, flat light: the mean follows, and nothing is cut off at white."""
+    ones = np.ones((CONTROL_PX, CONTROL_PX), np.float32)
+    shiny = np.full((CONTROL_PX, CONTROL_PX, 3), 90, np.uint8)
+    cv2.ellipse(shiny, (64, 64), (3, 9), 0, 0, 360, (150, 150, 150), -1)
+    relight = Relight(np.full_like(shiny, 215), shiny)
+    gain, lift = relight.lifted(relight.quotient(ones))
+    large = [cv2.resize(part, (CONTROL_PX, CONTROL_PX)) for part in (gain, lift)]
+    lit = shiny * large[0] + large[1]
+    assert 225 < np.median(lit[60:68, 63:66]) < 255, "the highlight is bright, not burnt"
+    assert lit[20:40, 30:98].mean() == pytest.approx(215, rel=0.04)
 
 
 def test_dark_skin_in_bright_light_keeps_its_contrast():

@@ -34,7 +34,7 @@ class ClipReport:
         ms_p95: the same, 95th percentile.
         mouth_open_pct: how far the lips' opening is off, absolute.
         eyes_open_pct: how far the lids' opening is off, absolute.
-        gaze_pct: how far the irises are off, in % of the eye's width.
+        gaze_pct: how far the irises of open eyes are off, in % of the eye's width.
         seam_source_delta_e: the source's own step at the same place, to read `seam_delta_e` by.
         judged: share of the swapped frames in which the mesh still sees a face.
         identity_to_persona_dlib: 1 - distance of dlib's embeddings; above 0.4 is one person; mean.

@@ -186,10 +186,15 @@ def gaze_error_pct(source: Sequence[Array], swapped: Sequence[Array]) -> float:
     """Return how far the irises moved in their eyes: mean over the eyes, in % of the eye's width.
 
     Args:
-        source: `gaze_offset` of each eye.
+        source: `gaze_offset` of each eye; NaN of one that is shut, which is left out.
         swapped: the same eyes of the swapped face.
+
+    Returns:
+        NaN where no eye is open in both.
     """
-    return float(np.mean([100 * np.linalg.norm(a - b) for a, b in zip(source, swapped, strict=True)]))
+    errors = [100 * np.linalg.norm(a - b) for a, b in zip(source, swapped, strict=True)]
+    known = [error for error in errors if np.isfinite(error)]
+    return float(np.mean(known)) if known else float("nan")
 
 
 def jitter(points: NDArray[np.floating]) -> float:

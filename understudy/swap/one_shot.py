@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.swap.gaze import GazeWarp, Irises, moved_irises
+from understudy.swap.gaze import Eyes, Irises, moved_irises
 from understudy.swap.mesh_warp import Map, Mask, ReferenceFace, ReferenceWarp, oval_area
 from understudy.swap.relight import LIGHT_GRID, Light, Relight, quotient
 from understudy.swap.scratch import Scratch
@@ -35,6 +35,8 @@ _SURE = (0.2, 0.8)
 _LIP_SOFT = 0.02
 # A shut eye's lids with their folds: how much wider and taller than the open eye, and how soft the edge is.
 _SOCKET, _SOCKET_SOFT = (1.3, 1.9), 0.09
+# An iris' radius with its edge, by the eye's width.
+_IRIS = 0.3
 # Less colour than this in the driver's picture is taken out of the persona, too.
 _COLOURFUL = 0.97
 # Levels below which nothing needs to be added.
@@ -135,8 +137,9 @@ class OneShotRenderer:
         self._mixer = mixer
         side = reference.image.shape[0]
         shown = cv2.resize(skin_at_edge(reference), (side, side), interpolation=cv2.INTER_LINEAR)
-        self._warp = ReferenceWarp(reference, CONTROL_PX, np.rint(shown * 255).astype(np.uint8))
-        self._gaze = None if irises is None else GazeWarp(reference.mesh, irises)
+        self._eyes = None if irises is None else Eyes(reference, irises)
+        painted = reference if self._eyes is None else ReferenceFace(self._eyes.whites, reference.mesh)
+        self._warp = ReferenceWarp(painted, CONTROL_PX, np.rint(shown * 255).astype(np.uint8))
         self._area = oval_area(reference.mesh)
 
     def paint(
@@ -173,10 +176,12 @@ class OneShotRenderer:
     def _look(
         self, face: NDArray[np.uint8], driver: DriverFace, mesh: Points, to_face: Matrix | None, options: PaintOptions
     ) -> None:
-        """Turn a painted face's eyes to where the driver looks, in place; `mesh` and `to_face`: in px of the face."""
-        if self._gaze is not None and driver.eyes is not None and not options.own_eyes:
-            irises = driver.eyes.irises if to_face is None else moved_irises(driver.eyes.irises, to_face)
-            self._gaze.turn(face, mesh, irises)
+        """Lay a painted face's irises where the driver looks, in place; `mesh`, `to_face`: in px of the face."""
+        if self._eyes is not None and not options.own_eyes:
+            irises = None if driver.eyes is None else driver.eyes.irises
+            if irises is not None and to_face is not None:
+                irises = moved_irises(irises, to_face)
+            self._eyes.look(face, mesh, irises)
 
     def _mixed(
         self, driver: DriverFace, warped: NDArray[np.uint8], covered: Mask, options: PaintOptions
@@ -197,6 +202,8 @@ class OneShotRenderer:
             seen, correction = self._mixer.mix(inputs)
             low, high = _SURE
             shown = coverage * np.clip((seen[0] - low) * np.float32(1 / (high - low)), 0, 1)
+            if self._eyes is not None and not options.own_eyes:
+                _close_eyes(shown, driver.lidded)
             if options.keep_occluders:
                 opacity = shown
             # What stands before the face must not light it.
@@ -309,6 +316,23 @@ def enlarged_over(
     coarse = cv2.warpAffine(grid, half, (width // 2, height // 2), coarse, flags, border)
     whole = scratch.floats(f"whole{channels}", (height, width, channels))
     return np.asarray(cv2.resize(coarse, (width, height), whole, interpolation=cv2.INTER_LINEAR), np.float32)
+
+
+def _close_eyes(shown: NDArray[np.float32], mesh: Points) -> None:
+    """Fill holes as small as an iris inside the lids, in place: his own dark iris is nothing before the face."""
+    for ring in (RIGHT_EYE, LEFT_EYE):
+        lids = mesh[list(ring), :2]
+        reach = max(2, round(_IRIS * float(np.ptp(lids[:, 0]))))
+        left, top = np.maximum(lids.min(0).astype(int) - 2 * reach, 0)
+        right, bottom = np.minimum(lids.max(0).astype(int) + 2 * reach + 1, CONTROL_PX)
+        if right - left < 2 or bottom - top < 2:
+            continue
+        part = shown[top:bottom, left:right]
+        inside = np.zeros(part.shape, np.uint8)
+        cv2.fillPoly(inside, [np.rint((lids - [left, top]) * 16).astype(np.int32)], (255,), cv2.LINE_8, 4)
+        disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
+        closed = cv2.morphologyEx(part, cv2.MORPH_CLOSE, disc)
+        np.copyto(part, closed, where=cv2.dilate(inside, np.ones((3, 3), np.uint8)) > 0)
 
 
 def _onto(mesh: Points, to_crop: Matrix) -> Points:

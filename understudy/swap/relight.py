@@ -16,8 +16,12 @@ LIMITS = (0.25, 4.0)
 # As dark as this, nothing can be told from noise: both sides are lifted by it.
 FLOOR = 1.5
 
-# More than this would multiply the photo's grain and pores, too.
-_MOST_GAIN = 1.6
+# More than this would multiply the photo's grain and pores, too; less would leave a face without any.
+_LEAST_GAIN, _MOST_GAIN = 0.6, 1.6
+# The photo's highlights end here: cameras bend bright tones before they clip.
+_WHITE = 245.0
+
+_AROUND = np.ones((9, 9), np.uint8)
 
 Light = NDArray[np.float32]
 
@@ -34,6 +38,9 @@ class Relight:
         grid = (LIGHT_GRID, LIGHT_GRID)
         small = [cv2.resize(image, grid, interpolation=cv2.INTER_AREA) for image in (driver, warped)]
         self._sides = np.concatenate(small, axis=2, dtype=np.float32)
+        # Highlights are narrow: looked for before the picture is made small.
+        brightest = cv2.dilate(cv2.resize(warped, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), _AROUND)
+        self._peaks = cv2.resize(brightest.max(2), grid, interpolation=cv2.INTER_AREA).astype(np.float32)
 
     def quotient(self, weight: NDArray[np.float32]) -> Light:
         """Return by what the warped photo must be multiplied to stand in the driver's light.
@@ -50,7 +57,10 @@ class Relight:
         return np.asarray(np.clip(ratio, *LIMITS), np.float32)
 
     def lifted(self, light: Light) -> tuple[Light, Light]:
-        """Split a light into what multiplies and what is added, so that dark skin in bright light keeps its contrast.
+        """Split a light into what multiplies and what is added.
+
+        Dark skin in bright light keeps its contrast, and highlights find room below white: multiplied, they would be
+        cut off there.
 
         Args:
             light: float32 [32, 32, 3].
@@ -58,8 +68,11 @@ class Relight:
         Returns:
             float32 [32, 32, 3] each: the gain, at most 1.6, and levels to add: the rest, times the photo's smooth tone.
         """
-        gain = np.minimum(light, np.float32(_MOST_GAIN))
         smooth = cv2.GaussianBlur(self._sides[..., 3:], (0, 0), LIGHT_GRID * SIGMA)
+        wanted = light * smooth
+        room = (np.float32(_WHITE) - wanted.max(2)) / np.maximum(self._peaks - smooth.max(2), 1)
+        room = cv2.GaussianBlur(np.clip(room, _LEAST_GAIN, _MOST_GAIN), (0, 0), LIGHT_GRID * SIGMA / 2)
+        gain = np.minimum(light, room[..., None])
         return gain, np.asarray((light - gain) * smooth, np.float32)
 
     def saturation(self, light: Light, weight: NDArray[np.float32]) -> float:
