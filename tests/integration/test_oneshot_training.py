@@ -14,8 +14,8 @@ import pytest
 from liveframe.frame import Frame
 from tests.support.real_faces import astronaut, astronaut_clip, astronaut_face, moved
 from understudy.bundle.bundle import Bundle
-from understudy.swap.one_shot import soft_coverage
-from understudy.swap.relight import quotient
+from understudy.swap.one_shot import enlarged, soft_coverage
+from understudy.swap.relight import Relight
 from understudy.swap.swapper import FaceSwapper, SwapSettings
 from understudy.vision.align import align
 
@@ -156,16 +156,21 @@ def test_triplets_resume_and_others_are_refused(drivers, made, tmp_path, capsys)
 
 def test_keras_lights_as_the_painter_does(made):
     from training.data.triplets import Triplets
-    from training.model.mixing import light
+    from training.model.mixing import light, lit_by
     from training.model.mixing import parts as split
 
     rows = np.ascontiguousarray(Triplets.open(made).rows[:4])
     driver, warped, coverage, *_ = split(rows)
-    found = np.asarray(light(driver, warped, coverage))
-    for row, each in zip(rows, found, strict=True):
-        wanted = quotient(row[..., :3], row[..., 3:6], row[..., 6].astype(np.float32) / 255)
+    lights = light(driver, warped, coverage)
+    pictures = np.asarray(lit_by(lights, warped)) * 255
+    for row, found, picture in zip(rows, np.asarray(lights), pictures, strict=True):
+        relight = Relight(row[..., :3], row[..., 3:6])
+        wanted = relight.quotient(row[..., 6].astype(np.float32) / 255)
         weight = cv2.resize(row[..., 6], (32, 32), interpolation=cv2.INTER_AREA) > 100
-        assert np.abs(each - wanted)[weight].mean() < 0.02
+        assert np.abs(found - wanted)[weight].mean() < 0.02
+        gain, lift = (enlarged(part) for part in relight.lifted(wanted))
+        difference = np.abs(np.clip(row[..., 3:6] * gain + lift, 0, 255) - picture)
+        assert difference[row[..., 6] > 200].mean() < 1.5
 
 
 def test_coverage_in_triplets_is_the_painters(made):

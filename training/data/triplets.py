@@ -14,8 +14,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -112,10 +113,14 @@ class TripletMaker:
         """Return a face, uint8 [128, 128, 3], on which spectacles may be drawn, and whether they are."""
         face = self._cut(int(rng.choice(self._all)), rng, 1.0)
         image, is_worn = face.image, bool(rng.random() < 0.5)
-        for chance, draw in ((0.25, self._hair), (0.15, self._thing), (float(is_worn), _spectacles)):
+        for chance, draw in ((0.25, self._hair), (0.15, self._thing), (float(is_worn), self._plain_spectacles)):
             if rng.random() < chance:
                 image = _under(image, draw(face, rng))
         return image, is_worn
+
+    @staticmethod
+    def _plain_spectacles(face: _Face, rng: Rng) -> _Layer:
+        return _spectacles(face, rng, 1.0)
 
     def plainly_cut(self, index: int) -> Crop:
         """Return a face as it is: uint8 [128, 128, 3]."""
@@ -181,7 +186,7 @@ class TripletMaker:
         return _Face(_lit_anew(image, rng, 0.35), _jittered(pose.mesh, rng, 0.2))
 
     def _occluders(self) -> tuple[tuple[float, Callable[[_Face, Rng], _Layer]], ...]:
-        return ((0.35, self._thing), (0.35, self._hair), (0.3, _spectacles), (0.08, _microphone))
+        return ((0.35, self._thing), (0.35, self._hair), (0.35, _spectacles), (0.08, _microphone))
 
     def _thing(self, face: _Face, rng: Rng) -> _Layer:
         """A hand, an arm or anything else: strokes and ovals with somebody's skin, or any pattern, on them."""
@@ -295,8 +300,11 @@ def _microphone(face: _Face, rng: Rng) -> _Layer:
     return _Layer(np.clip(grain * rng.uniform(0.9, 1.1, 3), 0, 255).astype(np.float32), _soft(alpha, rng))
 
 
-def _spectacles(face: _Face, rng: Rng) -> _Layer:
-    """Spectacles on the mesh: wire or plastic, round or square, clear, mirroring or dark."""
+def _spectacles(face: _Face, rng: Rng, faintest: float = 0.45) -> _Layer:
+    """Spectacles on the mesh: wire or plastic, round or square, clear, mirroring or dark.
+
+    Wire is thinner than a pixel here, and hides so much of one at least.
+    """
     lens, frame = np.zeros((SIDE, SIDE), np.uint8), np.zeros((SIDE, SIDE), np.uint8)
     right, left = (face.mesh[list(ring), :2].mean(0) for ring in (RIGHT_EYE, LEFT_EYE))
     apart = float(np.linalg.norm(left - right)) + 1e-6
@@ -324,6 +332,8 @@ def _spectacles(face: _Face, rng: Rng) -> _Layer:
     glass = np.full((SIDE, SIDE, 3), rng.uniform(5, 60) if is_dark else rng.uniform(150, 255), np.float32)
     hides = rng.uniform(0.6, 0.97) if is_dark else max(0.0, rng.uniform(-0.1, 0.12))
     rim = _soft(frame, rng)
+    if thick == 1:
+        rim *= np.float32(rng.uniform(faintest, 1.0))
     if not is_dark and rng.random() < 0.35:  # a window mirrored in the lens
         gleam = np.zeros((SIDE, SIDE), np.uint8)
         cv2.line(gleam, _at(right + rng.normal(0, 4, 2)), _at(right + rng.normal(0, 8, 2)), (255,), 4, cv2.LINE_AA)
@@ -456,15 +466,12 @@ def write_triplets(folder: Path, count: int, workers: int = 1) -> Triplets:
     rows = np.lib.format.open_memmap(path, "w+" if is_new else "r+", np.uint8, None if not is_new else shape)
     done = 0 if is_new else int(index["done"])
     blocks = [(first, min(first + _BLOCK, count)) for first in range(done, count, _BLOCK)]
-    # Forked, a worker may wait for ever for a lock that a thread of OpenCV or tqdm held.
-    with ProcessPoolExecutor(workers, get_context("spawn"), _start, (folder / "drivers",)) as pool:
-        bar = tqdm(total=count, initial=done, desc="triplets", unit="triplet")
-        for (first, last), made in zip(blocks, pool.map(_make, blocks), strict=True):
+    with _mapped(folder, workers) as mapped, tqdm(total=count, initial=done, desc="triplets", unit="triplet") as bar:
+        for (first, last), made in zip(blocks, mapped(_make, blocks), strict=True):
             rows[first:last] = made
             rows.flush()
             write_json(folder / _INDEX, index | {"done": last})
             bar.update(last - first)
-        bar.close()
     return Triplets.open(folder)
 
 
@@ -473,10 +480,26 @@ def _clip_digests(faces: DriverCrops) -> list[str]:
     return sorted({file_digest(f) for f in files if f.suffix.lower() in VIDEO_EXTENSIONS and f.is_file()})
 
 
+@contextmanager
+def _mapped(folder: Path, workers: int) -> Iterator[Callable[..., Any]]:
+    """Open `map` over so many processes: over this one where one is enough."""
+    if workers == 1:
+        _start(folder)
+        yield map
+        return
+    # Forked, a worker may wait for ever for a lock that a thread of OpenCV or tqdm held.
+    with ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (folder,)) as pool:
+        yield pool.map
+
+
+def _start_worker(folder: Path) -> None:
+    cv2.setNumThreads(1)
+    _start(folder)
+
+
 def _start(folder: Path) -> None:
     global _maker
-    cv2.setNumThreads(1)
-    _maker = TripletMaker(open_crops(folder))
+    _maker = TripletMaker(open_crops(folder / "drivers"))
 
 
 def _make(seeds: tuple[int, int]) -> NDArray[np.uint8]:

@@ -30,7 +30,7 @@ from training.model.tracking import Tracker
 from training.network import DepthToSpace
 from understudy.draw.contact_sheet import labelled
 from understudy.swap.one_shot import CONTROL_PX
-from understudy.swap.relight import FLOOR, LIGHT_GRID, LIMITS, SIGMA
+from understudy.swap.relight import AROUND, FLOOR, GAINS, LIGHT_GRID, LIMITS, SIGMA, WHITE
 
 # ---- network ---------------------------------------------------------------------------------------------------
 
@@ -54,8 +54,7 @@ def build_mixer(width: int = 24) -> keras.Model:
     coarse = _residual(_residual(_conv(middle, 4 * width, 3, 2), 4 * width), 4 * width)
     gain = layers.AveragePooling2D(2)(coarse)
     gain = layers.Conv2D(3, 1, kernel_initializer=_small())(gain)
-    gain = layers.Activation("tanh")(gain)
-    gain = layers.Rescaling(_MOST_GAIN, name="gain")(gain)
+    gain = ops.multiply(ops.tanh(gain), _MOST_GAIN)  # layers.Rescaling needs TensorFlow, whatever the backend
     x = _conv(layers.Add()([_upsample(coarse, 2 * width), middle]), 2 * width)
     x = _conv(layers.Add()([_upsample(x, width), fine]), width)
     x = layers.Conv2D(
@@ -102,11 +101,11 @@ class MixTrainer(keras.Model):
         Float32: [N, 128, 128, 3], [N, 128, 128, 1] twice, [N, 8, 8, 3].
         """
         driver, warped, coverage, *_ = parts(inputs)
-        lit = ops.clip(warped * _enlarged(light(driver, warped, coverage)), 0.0, 1.0)
+        lit = lit_by(light(driver, warped, coverage), warped)
         seen = self.network(ops.concatenate([driver, lit, coverage], axis=-1), training=training)
         opacity, gain = ops.cast(seen["opacity"], "float32") * coverage, ops.cast(seen["gain"], "float32")
         final = light(driver, warped, ops.stop_gradient(opacity)) * ops.exp(_resized(gain, LIGHT_GRID))
-        image = opacity * ops.clip(warped * _enlarged(final), 0.0, 1.0) + (1 - opacity) * driver
+        image = opacity * lit_by(final, warped) + (1 - opacity) * driver
         return {"image": image, "opacity": opacity, "gain": gain, "seen": ops.cast(seen["opacity"], "float32")}
 
     def compute_loss(
@@ -144,6 +143,20 @@ def light(driver: Any, warped: Any, weight: Any) -> Any:
     return ops.clip((both[..., :3] + 1e-3 / 255) / (both[..., 3:] + 1e-3 / 255), *LIMITS)
 
 
+def lit_by(final: Any, warped: Any) -> Any:
+    """Return the photo in a light, split by `understudy.swap.relight.Relight.lifted`: float32 [N, 128, 128, 3]."""
+    step = CONTROL_PX // LIGHT_GRID
+    small = ops.average_pool(warped, step, step, padding="valid")
+    smooth = _blurred(small, LIGHT_GRID * SIGMA, 13)
+    brightest = ops.max_pool(ops.average_pool(warped, 2, 2, padding="valid"), AROUND, 1, padding="same")
+    peaks = ops.average_pool(ops.max(brightest, axis=-1, keepdims=True), step // 2, step // 2, padding="valid")
+    wanted = ops.max(final * smooth, axis=-1, keepdims=True)
+    room = (WHITE / 255 - wanted) / ops.maximum(peaks - ops.max(smooth, axis=-1, keepdims=True), 1 / 255)
+    room = _blurred(ops.clip(room, *GAINS), LIGHT_GRID * SIGMA / 2, 7)
+    gain = ops.minimum(final, room)
+    return ops.clip(warped * _enlarged(gain) + _enlarged((final - gain) * smooth), 0.0, 1.0)
+
+
 def _blurred(image: Any, sigma: float, reach: int) -> Any:
     """Blur by a Gaussian, zeros outside: float32 [N, H, W, C]."""
     offsets = np.arange(-reach, reach + 1)
@@ -176,7 +189,7 @@ def build_trainer(config: TrainingConfig) -> tuple[keras.Model, MixTrainer]:
         warmup_steps=config.warm_up,
     )
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=1e-4, use_ema=True, ema_momentum=config.ema)
-    trainer.compile(optimizer=optimizer, jit_compile=False)
+    trainer.compile(optimizer=optimizer, jit_compile=keras.backend.backend() == "jax")
     trainer(np.zeros((1, CONTROL_PX, CONTROL_PX, CHANNELS), np.uint8))
     optimizer.build(trainer.trainable_variables)
     return network, trainer
@@ -254,7 +267,7 @@ class MixTraining(TrainingRun):
     def inputs(self, count: int) -> NDArray[np.float32]:
         """Return what the network sees of held-out triplets: float32 [N, 128, 128, 7]; to calibrate its export with."""
         driver, warped, coverage, *_ = parts(np.ascontiguousarray(self.triplets.rows[: min(count, self.held)]))
-        lit = ops.clip(warped * _enlarged(light(driver, warped, coverage)), 0.0, 1.0)
+        lit = lit_by(light(driver, warped, coverage), warped)
         return np.asarray(ops.convert_to_numpy(ops.concatenate([driver, lit, coverage], axis=-1)), np.float32)
 
     def mean_network(self) -> keras.Model:

@@ -17,11 +17,13 @@ LIMITS = (0.25, 4.0)
 FLOOR = 1.5
 
 # More than this would multiply the photo's grain and pores, too; less would leave a face without any.
-_LEAST_GAIN, _MOST_GAIN = 0.6, 1.6
+GAINS = (0.6, 1.6)
 # The photo's highlights end here: cameras bend bright tones before they clip.
-_WHITE = 245.0
+WHITE = 245.0
 
-_AROUND = np.ones((9, 9), np.uint8)
+# How far around a highlight it is kept in room, px of half the crop.
+AROUND = 9
+_NEAR = np.ones((AROUND, AROUND), np.uint8)
 
 Light = NDArray[np.float32]
 
@@ -39,7 +41,7 @@ class Relight:
         small = [cv2.resize(image, grid, interpolation=cv2.INTER_AREA) for image in (driver, warped)]
         self._sides = np.concatenate(small, axis=2, dtype=np.float32)
         # Highlights are narrow: looked for before the picture is made small.
-        brightest = cv2.dilate(cv2.resize(warped, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), _AROUND)
+        brightest = cv2.dilate(cv2.resize(warped, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), _NEAR)
         self._peaks = cv2.resize(brightest.max(2), grid, interpolation=cv2.INTER_AREA).astype(np.float32)
 
     def quotient(self, weight: NDArray[np.float32]) -> Light:
@@ -70,8 +72,8 @@ class Relight:
         """
         smooth = cv2.GaussianBlur(self._sides[..., 3:], (0, 0), LIGHT_GRID * SIGMA)
         wanted = light * smooth
-        room = (np.float32(_WHITE) - wanted.max(2)) / np.maximum(self._peaks - smooth.max(2), 1)
-        room = cv2.GaussianBlur(np.clip(room, _LEAST_GAIN, _MOST_GAIN), (0, 0), LIGHT_GRID * SIGMA / 2)
+        room = (np.float32(WHITE) - wanted.max(2)) / np.maximum(self._peaks - smooth.max(2), 1)
+        room = cv2.GaussianBlur(np.clip(room, *GAINS), (0, 0), LIGHT_GRID * SIGMA / 2)
         gain = np.minimum(light, room[..., None])
         return gain, np.asarray((light - gain) * smooth, np.float32)
 
