@@ -44,13 +44,13 @@ class _Eye(NamedTuple):
     Attributes:
         ring: float32 [16, 2], its lids, px of the picture.
         iris: float32 [2], its iris' centre there.
-        width: of the eye, px.
+        across: float32 [2], from its outer to its inner corner, px.
         discs: uint8 [D, D, 4], the iris on its own, BGR and alpha, and its halves.
     """
 
     ring: Points
     iris: Points
-    width: float
+    across: Points
     discs: list[NDArray[np.uint8]]
 
 
@@ -70,11 +70,11 @@ class Eyes:
         self._eyes: list[_Eye] = []
         for (ring, outer, inner), iris in zip(EYES, irises, strict=True):
             mesh = reference.mesh
-            width = float(np.linalg.norm(mesh[outer, :2] - mesh[inner, :2]))
+            across = (mesh[inner, :2] - mesh[outer, :2]).astype(np.float32)
             lids = mesh[list(ring), :2].astype(np.float32)
-            disc = _lift_iris(self.whites, lids, iris.astype(np.float32), width)
+            disc = _lift_iris(self.whites, lids, iris.astype(np.float32), float(np.hypot(*across)))
             discs = [disc, *(cv2.resize(disc, None, fx=f, fy=f, interpolation=cv2.INTER_AREA) for f in (0.5, 0.25))]
-            self._eyes.append(_Eye(lids, iris.astype(np.float32), width, [np.asarray(d, np.uint8) for d in discs]))
+            self._eyes.append(_Eye(lids, iris.astype(np.float32), across, [np.asarray(d, np.uint8) for d in discs]))
 
     def look(self, face: NDArray[np.uint8], mesh: Points, irises: Irises | None) -> None:
         """Lay the irises into a warped reference, in place.
@@ -94,8 +94,7 @@ class Eyes:
             centre = own
             if irises is not None:
                 centre = own + np.clip(irises[place] - own, -_FARTHEST * width, _FARTHEST * width)
-            own_across = eye.ring[list(ring).index(inner)] - eye.ring[list(ring).index(outer)]
-            turn = complex(*across) / complex(*own_across)
+            turn = complex(*across) / complex(*eye.across)
             _lay(face, lids, np.asarray(centre, np.float32), eye, turn)
 
 
@@ -109,17 +108,18 @@ def _lift_iris(picture: NDArray[np.uint8], lids: Points, iris: Points, width: fl
     x0, y0 = max(0, -left), max(0, -top)
     area = padded[top + y0 : bottom + y0, left + x0 : right + x0].astype(np.float32)
     ring, centre = lids - [left, top], iris - np.array([left, top], np.float32)
-    inside = _filled(ring, area.shape[:2], 255).astype(np.float32) / 255
-    clear = cv2.erode(inside, np.ones((2 * max(1, round(width * _INSIDE)) + 1,) * 2))
+    inside = _filled(ring, area.shape[:2], 255).astype(np.float32) / np.float32(255)
+    edge = 2 * max(1, round(width * _INSIDE)) + 1
+    clear = np.asarray(cv2.erode(inside, np.ones((edge, edge))), np.float32)
     y, x = np.mgrid[: area.shape[0], : area.shape[1]].astype(np.float32)
     away = np.hypot(x - centre[0], y - centre[1])
-    radius = _radius(area, away, x - centre[0], y - centre[1], clear, width)
-    far = away / np.float32(radius)
+    beside = (clear > 0) & (np.abs(y - centre[1]) < 0.6 * np.abs(x - centre[0]))
+    far = away / np.float32(_radius(area, away, beside, width))
     whole = _ringed(area, far, clear)
     alpha = np.clip((_REACH - far) / (_REACH - _WHOLE), 0, 1)
     disc = cv2.merge([*cv2.split(np.clip(whole, 0, 255)), alpha * 255])
     size = 2 * reach + 1
-    cut = np.float32([[1, 0, reach - centre[0]], [0, 1, reach - centre[1]]])
+    cut = np.array([[1, 0, reach - centre[0]], [0, 1, reach - centre[1]]], np.float64)
     disc = cv2.warpAffine(disc, cut, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
     white = _whites(area, clear * (far > _WHOLE + 0.1), width) * _shade(inside, width)[..., None]
     hidden = np.clip((_REACH + 0.15 - far) / 0.15, 0, 1) * cv2.GaussianBlur(inside, (0, 0), max(0.5, width * 0.01))
@@ -135,26 +135,12 @@ def _outside(picture: NDArray[np.uint8], left: int, top: int, right: int, bottom
     return max(0, -top), max(0, bottom - height), max(0, -left), max(0, right - width)
 
 
-def _radius(
-    area: NDArray[np.float32],
-    away: NDArray[np.float32],
-    x: NDArray[np.float32],
-    y: NDArray[np.float32],
-    clear: NDArray[np.float32],
-    width: float,
-) -> float:
+def _radius(area: NDArray[np.float32], away: NDArray[np.float32], beside: NDArray[np.bool_], width: float) -> float:
     """Return an iris' radius, px: where, to its left and right, it gets bright fastest; the usual one if nowhere."""
-    beside = (clear > 0) & (np.abs(y) < 0.6 * np.abs(x))
     at = np.arange(0.11, 0.30, 0.01) * width
     grey = cv2.cvtColor(area, cv2.COLOR_BGR2GRAY)
-    tones = np.array(
-        [
-            grey[beside & (np.abs(away - r) < 0.02 * width)].mean()
-            if ((beside & (np.abs(away - r) < 0.02 * width)).sum() > 3)
-            else np.nan
-            for r in at
-        ]
-    )
+    rings = [beside & (np.abs(away - radius) < 0.02 * width) for radius in at]
+    tones = np.array([grey[ring].mean() if ring.sum() > 3 else np.nan for ring in rings])
     steps = tones[4:] - tones[:-4]
     if not np.isfinite(steps).any() or np.nanmax(steps) < 15:
         return _RADIUS * width
@@ -186,10 +172,10 @@ def _whites(area: NDArray[np.float32], seen: NDArray[np.float32], width: float) 
     seen = np.asarray(seen * np.clip(bright, 0, 1) ** 2, np.float32)  # what is dark there is a lash, a shadow, a vein
     total, tone = np.zeros(seen.shape, np.float32), np.zeros(area.shape, np.float32)
     for trust, reach in ((1.0, 1.0), (1e-3, 2.5)):  # what is near; where nothing is, what is farther away
-        sigmas = {"sigmaX": _WHITE_REACH[0] * width * reach, "sigmaY": _WHITE_REACH[1] * width * reach}
-        total += trust * cv2.GaussianBlur(seen, (0, 0), **sigmas)
-        tone += trust * cv2.GaussianBlur(area * seen[..., None], (0, 0), **sigmas)
-    return tone / np.maximum(total, 1e-9)[..., None] if seen.sum() > 4 else area
+        across, down = (share * width * reach for share in _WHITE_REACH)
+        total += trust * cv2.GaussianBlur(seen, (0, 0), across, sigmaY=down)
+        tone += trust * cv2.GaussianBlur(area * seen[..., None], (0, 0), across, sigmaY=down)
+    return np.asarray(tone / np.maximum(total, 1e-9)[..., None] if seen.sum() > 4 else area, np.float32)
 
 
 def _lay(face: NDArray[np.uint8], lids: Points, centre: Points, eye: _Eye, turn: complex) -> None:
@@ -210,7 +196,7 @@ def _lay(face: NDArray[np.uint8], lids: Points, centre: Points, eye: _Eye, turn:
     shift = complex(*(centre - [left, top])) - step * middle
     matrix = np.array([[step.real, -step.imag, shift.real], [step.imag, step.real, shift.imag]])
     laid = cv2.warpAffine(disc, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-    width = eye.width * scale
+    width = float(np.hypot(*eye.across)) * scale
     inside = _filled(lids - [left, top], size[::-1], 255).astype(np.float32) * np.float32(1 / 255)
     weight = cv2.GaussianBlur(inside, (0, 0), max(0.5, width * 0.02)) * laid[..., 3] * np.float32(1 / 255)
     target = face[top:bottom, left:right, :3]
@@ -220,7 +206,7 @@ def _lay(face: NDArray[np.uint8], lids: Points, centre: Points, eye: _Eye, turn:
 
 def _shade(inside: NDArray[np.float32], width: float) -> NDArray[np.float32]:
     """Return how bright an eye is beside its lids, float32 [H, W]: 1 in the middle, darker at the edge, most above."""
-    below = cv2.warpAffine(inside, np.float32([[1, 0, 0], [0, 1, width * _DEEPER]]), inside.shape[::-1])
+    below = cv2.warpAffine(inside, np.array([[1, 0, 0], [0, 1, width * _DEEPER]], np.float64), inside.shape[::-1])
     soft = cv2.GaussianBlur(below, (0, 0), max(0.5, width * _SHADOW_REACH))
     return np.asarray(1 - _SHADOW * (1 - np.clip(soft * 2 - 1, 0, 1)), np.float32)
 
