@@ -49,6 +49,19 @@ def test_small_face_that_nobody_touched_is_seen(look: RawFaceInspector) -> None:
     assert look(camera, covered, None) == ""
 
 
+def test_small_face_beside_a_large_one_is_swapped_too(look: RawFaceInspector) -> None:
+    """From the first frame on; the look alone would cover both of them."""
+    camera = scene(0, face_px=150)
+    camera[20:140, 500:620] = scene(0, face_px=28)[180:300, 260:380]
+    model = FaceSwapper(settings=SwapSettings("drawn"), renderers={"drawn": drawn_persona()})
+    model.warm_up()
+    session = model.open_session()
+    results = [session.process(Frame(camera, index, index / 30)) for index in range(8)]
+    session.close()
+    assert [(result.subjects_found, result.subjects_done) for result in results] == [(2, 2)] * 8
+    assert look(camera, results[-1].image, None) == ""
+
+
 def test_face_that_was_to_be_left_alone_is_no_finding(look: RawFaceInspector) -> None:
     camera = scene(0)
     elsewhere = np.array([0, 0, 100, 100], np.float32)
