@@ -125,7 +125,7 @@ class _Layer:
 class Watermark:
     """Paints the mark into a picture, in place. A `liveframe.gate.Paint`; thread-safe.
 
-    40.4 dB at least, some 44 on a face. About 0.5 ms at 480p, 0.3 on a luma plane.
+    40.4 dB at least, some 50 on a face. About 1.2 ms at 480p.
 
     Args:
         key: whoever has it can find the mark, and remove it.
