@@ -41,7 +41,6 @@ from understudy.consent.trust_store import trust_folder
 from understudy.media.clip import ClipFrame, describe, read_frames
 from understudy.media.guard import MediaError
 from understudy.vision.model_files import WeightsError
-from understudy.vision.reference import ReferenceFace
 
 if TYPE_CHECKING:
     from understudy.bundle.bundle import Bundle, PersonaInfo
@@ -270,18 +269,15 @@ class Evaluator:
             embeddings[embedder.name] = (*(row.get(embedder.name) for row in rows.values()), *more)
         return Gallery((*names, *(strangers.names if strangers is not None else ())), embeddings)
 
-    def identity(self, reference: ReferenceFace) -> dict[str, Embedding]:
-        """Return the embeddings of a reference, by embedder; empty where no face is seen in it."""
-        if self._observer.observe(reference.image, reference.mesh) is None:
-            return {}
-        return dict(self._observer.embed(reference.image, reference.mesh))
-
     def _still_identity(self, persona: PersonaInfo) -> dict[str, Embedding]:
+        """Embed a persona's still; empty where no face is seen in it."""
         import cv2
 
         still = cv2.imread(str(persona.still))
         mesh = np.load(persona.mesh).astype(np.float32)
-        return {} if still is None else self.identity(ReferenceFace(np.asarray(still, np.uint8), mesh))
+        if still is None or self._observer.observe(still, mesh) is None:
+            return {}
+        return dict(self._observer.embed(still, mesh))
 
     def _frames(self, clip: Path, title: str) -> Iterator[ClipFrame]:
         from tqdm import tqdm

@@ -79,6 +79,7 @@ def test_a_part_of_every_clip_is_held_out_and_photos_judge_nothing(room: Path) -
         (BAD, GOOD, False),
         (GOOD, GOOD, False),
         (Figures(0.8, 0.9, 3.0, 1.2), Figures(0.8, 0.8, 4.0, 1.0), False),
+        (Figures(0.7, 0.9, 3.0, 1.0), Figures(0.8, 0.8, 4.0, 1.0), False),
         (Figures(0.8, float("nan"), 3.0, 1.0), BAD, False),
     ],
 )

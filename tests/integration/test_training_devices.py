@@ -13,10 +13,10 @@ from tests.support.small_facesets import build_facesets
 ROOT = Path(__file__).parents[2]
 SETTINGS = {
     "recipe": "classic",
-    "iterations": 6,
+    "iterations": 3,
     "batch": 4,
     "warm_up": 1,
-    "checkpoint_every": 6,
+    "checkpoint_every": 3,
     "preview_every": 1,
     "validation": 4,
     "bfloat16": False,
