@@ -58,8 +58,8 @@ _MOST = 12
 _MOST_TURN_DEG, _LEAST_UNLIKE_PX = 40.0, 1.0
 # What of each clip is held out, and how closely it is looked at.
 _HELD_OUT_SHARE, _HELD_OUT_FRAMES, _EVERY, _MOST_CLIPS = 0.4, 150, 5, 3
-# By how much many references must be nearer to the truth, and how much more they may flicker.
-_LEAST_GAIN, _FLICKER_SLACK = 0.003, 0.1
+# By how much many references must be nearer to the truth, and how much more they may flicker where that would be seen.
+_LEAST_GAIN, _FLICKER_SLACK, _CALM = 0.003, 0.1, 1.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def is_better(many: Figures, one: Figures) -> bool:
     """
     is_as_like = many.identity >= one.identity - _LEAST_GAIN
     is_nearer = many.ssim >= one.ssim + _LEAST_GAIN and many.delta_e <= one.delta_e
-    return is_as_like and is_nearer and many.flicker <= max(one.flicker + _FLICKER_SLACK, 1.0)
+    return is_as_like and is_nearer and many.flicker <= max(one.flicker + _FLICKER_SLACK, _CALM)
 
 
 def choose(
