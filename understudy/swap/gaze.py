@@ -25,12 +25,14 @@ EYES = ((RIGHT_EYE, 33, 133), (LEFT_EYE, 263, 362))
 _RADIUS, _RADII = 0.2, (0.16, 0.24)
 # Its texture reaches so far, in radii: whole within the first, gone beyond the second.
 _WHOLE, _REACH = 1.06, 1.3
+# White is painted over an iris whole within the first, not at all beyond the second.
+_COVERED, _GONE = 1.1, 1.7
 # So far inside the lids' edges, by the eye's width, a photo shows the eye itself and no lash.
 _INSIDE = 0.03
 # Whites are guessed from their neighbourhood, wide and low as eyes are: sigmas by the eye's width.
 _WHITE_REACH = (0.3, 0.07)
 # The lids' shadow on an eye: how dark at the edge, how far it reaches by the eye's width; the upper one's is deeper.
-_SHADOW, _SHADOW_REACH, _DEEPER = 0.4, 0.07, 0.05
+_SHADOW, _SHADOW_REACH, _DEEPER = 0.5, 0.08, 0.06
 _FARTHEST = 0.6
 _NARROWEST_PX = 4.0
 _RINGS = 24
@@ -122,7 +124,8 @@ def _lift_iris(picture: NDArray[np.uint8], lids: Points, iris: Points, width: fl
     cut = np.array([[1, 0, reach - centre[0]], [0, 1, reach - centre[1]]], np.float64)
     disc = cv2.warpAffine(disc, cut, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
     white = _whites(area, clear * (far > _WHOLE + 0.1), width) * _shade(inside, width)[..., None]
-    hidden = np.clip((_REACH + 0.15 - far) / 0.15, 0, 1) * cv2.GaussianBlur(inside, (0, 0), max(0.5, width * 0.01))
+    hidden = np.clip((_GONE - far) / (_GONE - _COVERED), 0, 1)
+    hidden = hidden * hidden * (3 - 2 * hidden) * cv2.GaussianBlur(clear, (0, 0), max(0.5, width * _INSIDE))
     painted = area + (white - area) * hidden[..., None]
     padded[top + y0 : bottom + y0, left + x0 : right + x0] = np.clip(np.rint(painted), 0, 255)
     picture[:] = padded[y0 : y0 + picture.shape[0], x0 : x0 + picture.shape[1]]
@@ -169,7 +172,7 @@ def _whites(area: NDArray[np.float32], seen: NDArray[np.float32], width: float) 
     """Return an eye's white over all of its part, guessed from where it is seen: float32 [H, W, 3]."""
     grey = cv2.cvtColor(area, cv2.COLOR_BGR2GRAY)
     bright = grey / max(float((grey * (seen > 0)).max()), 1.0)
-    seen = np.asarray(seen * np.clip(bright, 0, 1) ** 2, np.float32)  # what is dark there is a lash, a shadow, a vein
+    seen = np.asarray(seen * np.clip(bright, 0, 1), np.float32)  # what is dark there is a lash, a shadow, a vein
     total, tone = np.zeros(seen.shape, np.float32), np.zeros(area.shape, np.float32)
     for trust, reach in ((1.0, 1.0), (1e-3, 2.5)):  # what is near; where nothing is, what is farther away
         across, down = (share * width * reach for share in _WHITE_REACH)
