@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from training.data.classic import ClassicBatches, Facesets
 from training.model.config import TrainingConfig
 from training.model.losses import LossWeights, dssim, swap_loss
-from training.model.run import TrainingRun, made_ahead
+from training.model.run import TrainingRun, compile_for, cosine, made_ahead
 from training.model.tracking import Tracker
 from training.network import SwapAutoencoder
 from understudy.draw.contact_sheet import labelled
@@ -79,16 +79,8 @@ def build_trainer(config: TrainingConfig, personas: list[str]) -> tuple[SwapAuto
     with keras_policy(policy):  # of these layers alone: the process may train or export something else next
         network = SwapAutoencoder.build(config.size, personas)
         trainer = SwapTrainer(network, config.loss)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0,
-        max(1, config.iterations - config.warm_up),
-        0.05,
-        warmup_target=config.learning_rate,
-        warmup_steps=config.warm_up,
-    )
-    optimizer = keras.optimizers.Adam(schedule, use_ema=True, ema_momentum=config.ema)
-    # Step by step, JAX is 50 times slower; TensorFlow's compiler takes longer than it saves.
-    trainer.compile(optimizer=optimizer, jit_compile=keras.backend.backend() == "jax")
+    optimizer = keras.optimizers.Adam(cosine(config, 0.05), use_ema=True, ema_momentum=config.ema)
+    compile_for(trainer, optimizer)
     nobody = np.zeros((1, config.size.input_px, config.size.input_px, 3), np.float32)
     trainer(dict.fromkeys(personas, nobody))
     optimizer.build(trainer.trainable_variables)

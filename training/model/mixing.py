@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from training.data.triplets import CHANNELS, Triplets
 from training.model.config import TrainingConfig
 from training.model.losses import MixLoss, dssim, halved, masked_edges, masked_l1
-from training.model.run import TrainingRun, made_ahead
+from training.model.run import TrainingRun, compile_for, cosine, made_ahead
 from training.model.tracking import Tracker
 from training.network import DepthToSpace
 from understudy.draw.contact_sheet import labelled
@@ -181,16 +181,8 @@ def build_trainer(config: TrainingConfig) -> tuple[keras.Model, MixTrainer]:
     keras.utils.set_random_seed(config.seed)
     network = build_mixer(config.mixer_width)
     trainer = MixTrainer(network, config.mix)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0,
-        max(1, config.iterations - config.warm_up),
-        0.03,
-        warmup_target=config.learning_rate,
-        warmup_steps=config.warm_up,
-    )
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=1e-4, use_ema=True, ema_momentum=config.ema)
-    # Step by step, JAX is 50 times slower; TensorFlow's compiler takes longer than it saves.
-    trainer.compile(optimizer=optimizer, jit_compile=keras.backend.backend() == "jax")
+    optimizer = keras.optimizers.AdamW(cosine(config, 0.03), weight_decay=1e-4, use_ema=True, ema_momentum=config.ema)
+    compile_for(trainer, optimizer)
     trainer(np.zeros((1, CONTROL_PX, CONTROL_PX, CHANNELS), np.uint8))
     optimizer.build(trainer.trainable_variables)
     return network, trainer
