@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -51,7 +53,8 @@ def losses(folder: Path, facesets: dict[str, str], devices: int) -> list[float]:
 @pytest.mark.timeout(400)
 def test_two_devices_give_the_losses_of_one(tmp_path):
     facesets = build_facesets(tmp_path, faces=8)
-    one, two = (losses(tmp_path, facesets, devices) for devices in (1, 2))
+    with ThreadPoolExecutor(2) as side_by_side:
+        one, two = side_by_side.map(partial(losses, tmp_path, facesets), (1, 2))
     assert len(one) == SETTINGS["iterations"]
     assert two == pytest.approx(one, rel=2e-3)
     assert one[-1] != one[0]
