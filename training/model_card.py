@@ -156,7 +156,7 @@ def card_lines(bundle: Bundle, training: dict[str, Any], sheets: Sequence[str]) 
     yield "## Limits\n"
     yield "- Profile views beyond about 50 degrees, tongues and hard coloured light are weak spots."
     yield "- Spectacles that are kept make anybody easier to recognise; so do hair, build and teeth, the driver's own."
-    yield "- Dark skin in very bright light, and fair skin in very dark, gets more contrast than a camera gives."
+    yield "- Bright, flat light leaves a photo part of its own contrast; in the dark, fair skin keeps too much of it."
     yield "- The machine-made faces are unevenly spread over apparent groups; drivers of clips were not balanced.\n"
     yield "## Made by\n"
     yield "```bash"

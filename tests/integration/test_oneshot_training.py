@@ -14,7 +14,8 @@ import pytest
 from liveframe.frame import Frame
 from tests.support.real_faces import astronaut, astronaut_clip, astronaut_face, moved
 from understudy.bundle.bundle import Bundle
-from understudy.swap.one_shot import enlarged, soft_coverage
+from understudy.swap.one_shot import lit_by as painted
+from understudy.swap.one_shot import soft_coverage
 from understudy.swap.relight import Relight
 from understudy.swap.swapper import FaceSwapper, SwapSettings
 from understudy.vision.align import align
@@ -168,8 +169,7 @@ def test_keras_lights_as_the_painter_does(made):
         wanted = relight.quotient(row[..., 6].astype(np.float32) / 255)
         weight = cv2.resize(row[..., 6], (32, 32), interpolation=cv2.INTER_AREA) > 100
         assert np.abs(found - wanted)[weight].mean() < 0.02
-        gain, lift = (enlarged(part) for part in relight.lifted(wanted))
-        difference = np.abs(np.clip(row[..., 3:6] * gain + lift, 0, 255) - picture)
+        difference = np.abs(painted(row[..., 3:6], relight.tones(wanted)) - picture)
         assert difference[row[..., 6] > 200].mean() < 1.5
 
 

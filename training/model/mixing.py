@@ -144,7 +144,7 @@ def light(driver: Any, warped: Any, weight: Any) -> Any:
 
 
 def lit_by(final: Any, warped: Any) -> Any:
-    """Return the photo in a light, split by `understudy.swap.relight.Relight.lifted`: float32 [N, 128, 128, 3]."""
+    """Return the photo in a light, by `understudy.swap.relight.Relight.tones`: float32 [N, 128, 128, 3]."""
     step = CONTROL_PX // LIGHT_GRID
     small = ops.average_pool(warped, step, step, padding="valid")
     smooth = _blurred(small, LIGHT_GRID * SIGMA, 13)
@@ -153,8 +153,9 @@ def lit_by(final: Any, warped: Any) -> Any:
     wanted = ops.max(final * smooth, axis=-1, keepdims=True)
     room = (WHITE / 255 - wanted) / ops.maximum(peaks - ops.max(smooth, axis=-1, keepdims=True), 1 / 255)
     room = _blurred(ops.clip(room, *GAINS), LIGHT_GRID * SIGMA / 2, 7)
-    gain = ops.minimum(final, room)
-    return ops.clip(warped * _enlarged(gain) + _enlarged((final - gain) * smooth), 0.0, 1.0)
+    gain = ops.minimum(final, GAINS[1])
+    lit = [warped * _enlarged(each) + _enlarged((final - each) * smooth) for each in (gain, ops.minimum(gain, room))]
+    return ops.clip(ops.minimum(*lit), 0.0, 1.0)
 
 
 def _blurred(image: Any, sigma: float, reach: int) -> Any:

@@ -2,7 +2,7 @@
 
 What is decided is decided coarsely, on a 128 px crop: where each pixel comes from, how it is lit, how opaque it is.
 What is painted is painted once, at the frame's own resolution: detail is the photo's, occluders are the driver's. A
-small mixing network (`Mixer`) only says how opaque, and adjusts the light; after HDRnet (Gharbi et al. 2017,
+small mixing network (`Mixer`) only says how opaque; after HDRnet (Gharbi et al. 2017,
 arXiv:1707.02880) it never paints, so it cannot blur, and hardly flickers.
 """
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from understudy.swap.gaze import Eyes, Irises, moved_irises
 from understudy.swap.mesh_warp import Map, Mask, ReferenceFace, ReferenceWarp, oval_area
-from understudy.swap.relight import LIGHT_GRID, Light, Relight, quotient
+from understudy.swap.relight import LIGHT_GRID, Light, Relight, Tone, quotient
 from understudy.swap.scratch import Scratch
 from understudy.swap.skin import skin_at_edge
 from understudy.vision.face import Matrix, Points
@@ -110,16 +110,14 @@ class Decision(NamedTuple):
         positions: float32 [128, 128, 2], where each pixel of the crop comes from, px of the reference.
         scale: px of the reference a px of the crop.
         opacity: float32 [128, 128], 0 to 1.
-        light: float32 [32, 32, 3], by what the reference is multiplied.
-        lift: float32 [32, 32, 3], levels that are added to it then.
+        tones: how the reference is lit: the darkest of them (`Relight.tones`).
         colour: how much of its colour it keeps, 0 to 1.
     """
 
     positions: Map
     scale: float
     opacity: NDArray[np.float32]
-    light: Light
-    lift: Light
+    tones: list[Tone]
     colour: float
 
 
@@ -185,21 +183,20 @@ class OneShotRenderer:
 
     def _mixed(
         self, driver: DriverFace, warped: NDArray[np.uint8], covered: Mask, options: PaintOptions
-    ) -> tuple[NDArray[np.float32], Light, Light, float]:
-        """Return opacity, float32 [128, 128], gain and lift, float32 [32, 32, 3], and the share of colour."""
+    ) -> tuple[NDArray[np.float32], list[Tone], float]:
+        """Return opacity, float32 [128, 128], the tones of the light, and the share of colour."""
         coverage = soft_coverage(covered)
         relight = Relight(driver.crop, warped)
         light = relight.quotient(coverage)
         opacity = coverage
         if self._mixer is not None:
-            gain, lift = relight.lifted(light)
-            lit = cv2.add(cv2.multiply(warped, enlarged(gain), dtype=cv2.CV_32F), enlarged(lift))
-            lit = np.minimum(lit, 255)
+            lit = lit_by(warped, relight.tones(light))
             inputs = np.zeros((1, CONTROL_PX, CONTROL_PX, 7), np.float32)
             inputs[0, ..., :3], inputs[0, ..., 3:6] = driver.crop, lit
             inputs *= np.float32(1 / 255)
             inputs[0, ..., 6] = coverage
-            seen, correction = self._mixer.mix(inputs)
+            # Its gain on the light is left out: without it more of the persona is recognised, and it flickers less.
+            seen, _ = self._mixer.mix(inputs)
             low, high = _SURE
             shown = coverage * np.clip((seen[0] - low) * np.float32(1 / (high - low)), 0, 1)
             if self._eyes is not None and not options.own_eyes:
@@ -208,8 +205,7 @@ class OneShotRenderer:
                 opacity = shown
             # What stands before the face must not light it.
             light = relight.quotient(shown)
-            light *= np.exp(cv2.resize(correction[0], (LIGHT_GRID, LIGHT_GRID), interpolation=cv2.INTER_LINEAR))
-        return opacity, *relight.lifted(light), relight.saturation(light, coverage)
+        return opacity, relight.tones(light), relight.saturation(light, coverage)
 
     def paint_as(
         self,
@@ -229,13 +225,11 @@ class OneShotRenderer:
         self._look(face, driver, mesh, np.asarray(to_target, np.float32), options)
         grid = to_crop * (LIGHT_GRID / CONTROL_PX)
         grid[:, 2] += (LIGHT_GRID / CONTROL_PX - 1) / 2
-        light = np.ones((LIGHT_GRID, LIGHT_GRID, 4), np.float32)  # the fourth channel stays as it is
-        light[..., :3] = how.light
-        lit = cv2.multiply(face, enlarged_over(light, grid, target, scratch), face, dtype=cv2.CV_8U)
-        if float(how.lift.max()) > _LEAST_LIFT:
-            lift = np.zeros((LIGHT_GRID, LIGHT_GRID, 4), np.float32)
-            lift[..., :3] = how.lift
-            lit = cv2.add(lit, enlarged_over(lift, grid, target, scratch), lit, dtype=cv2.CV_8U)
+        lit = face
+        for place, tone in reversed(list(enumerate(how.tones))):  # the first in the face's own memory, and so last
+            into = face if place == 0 else scratch.bytes("flat", face.shape)
+            toned = _toned(face, tone, grid, target, scratch, into)
+            lit = toned if lit is face else cv2.min(toned, lit, toned)
         face = np.asarray(lit, np.uint8)
         flags, size = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, (target.width, target.height)
         opacity = cv2.warpAffine(
@@ -263,6 +257,33 @@ class OneShotRenderer:
             grey = cv2.cvtColor(cv2.cvtColor(face, cv2.COLOR_BGRA2GRAY), cv2.COLOR_GRAY2BGRA)
             face = np.asarray(cv2.addWeighted(face, how.colour, grey, 1 - how.colour, 0), np.uint8)
         return np.asarray(cv2.insertChannel(opacity, face, 3), np.uint8)
+
+
+def _toned(
+    face: NDArray[np.uint8],
+    tone: Tone,
+    grid: NDArray[np.float64],
+    target: Target,
+    scratch: Scratch,
+    into: NDArray[np.uint8],
+) -> NDArray[np.uint8]:
+    """Return a painted face, uint8 [H, W, 4], in a light; its fourth channel stays as it is."""
+    gain = np.ones((LIGHT_GRID, LIGHT_GRID, 4), np.float32)
+    gain[..., :3] = tone.gain
+    lit = cv2.multiply(face, enlarged_over(gain, grid, target, scratch), into, dtype=cv2.CV_8U)
+    if float(tone.lift.max()) > _LEAST_LIFT:
+        lift = np.zeros((LIGHT_GRID, LIGHT_GRID, 4), np.float32)
+        lift[..., :3] = tone.lift
+        lit = cv2.add(lit, enlarged_over(lift, grid, target, scratch), lit, dtype=cv2.CV_8U)
+    return np.asarray(lit, np.uint8)
+
+
+def lit_by(warped: NDArray[np.uint8], tones: list[Tone]) -> NDArray[np.float32]:
+    """Return a photo on its mesh, uint8 [128, 128, 3], in a light: float32 [128, 128, 3], 0 to 255."""
+    pictures = [
+        cv2.add(cv2.multiply(warped, enlarged(tone.gain), dtype=cv2.CV_32F), enlarged(tone.lift)) for tone in tones
+    ]
+    return np.minimum(np.minimum.reduce(pictures), 255)
 
 
 def soft_coverage(covered: Mask) -> NDArray[np.float32]:

@@ -5,6 +5,10 @@ the driver's face (light, shadow, the camera's colours) replaces what is smooth 
 photo's. Blurs are normalised by where the face lies and is in sight, so that hair, hands and background give nothing.
 """
 
+from __future__ import annotations
+
+from typing import NamedTuple
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +20,10 @@ LIMITS = (0.25, 4.0)
 # As dark as this, nothing can be told from noise: both sides are lifted by it.
 FLOOR = 1.5
 
-# More than this would multiply the photo's grain and pores, too; less would leave a face without any.
-GAINS = (0.6, 1.6)
+# The least and the most contrast: more would multiply the photo's grain and pores, less would leave none.
+GAINS = (0.4, 1.25)
+# A flatter tone that differs by less than this from the first one is left out.
+_LEAST_BEND = 0.05
 # The photo's highlights end here: cameras bend bright tones before they clip.
 WHITE = 245.0
 
@@ -26,6 +32,18 @@ AROUND = 9
 _NEAR = np.ones((AROUND, AROUND), np.uint8)
 
 Light = NDArray[np.float32]
+
+
+class Tone(NamedTuple):
+    """A light, split.
+
+    Attributes:
+        gain: float32 [32, 32, 3], by what the photo is multiplied.
+        lift: float32 [32, 32, 3], levels that are added then.
+    """
+
+    gain: Light
+    lift: Light
 
 
 class Relight:
@@ -58,24 +76,24 @@ class Relight:
         ratio = (sides[..., :3] + np.float32(1e-3)) / (sides[..., 3:] + np.float32(1e-3))
         return np.asarray(np.clip(ratio, *LIMITS), np.float32)
 
-    def lifted(self, light: Light) -> tuple[Light, Light]:
-        """Split a light into what multiplies and what is added.
+    def tones(self, light: Light) -> list[Tone]:
+        """Split a light into what multiplies and what is added; the darkest of the pictures so lit is right.
 
-        Dark skin in bright light keeps its contrast, and highlights find room below white: multiplied, they would be
-        cut off there.
+        The first tone keeps the contrast of dark skin in bright light. The second one, where it is needed, is flatter:
+        the two meet in the photo's smooth tone, so what is darker (brows, lips) keeps the first one's contrast, and
+        highlights, which would be cut off at white, get the second one's.
 
         Args:
             light: float32 [32, 32, 3].
-
-        Returns:
-            float32 [32, 32, 3] each: the gain, at most 1.6, and levels to add: the rest, times the photo's smooth tone.
         """
         smooth = cv2.GaussianBlur(self._sides[..., 3:], (0, 0), LIGHT_GRID * SIGMA)
+        gain = np.minimum(light, np.float32(GAINS[1]))
         wanted = light * smooth
         room = (np.float32(WHITE) - wanted.max(2)) / np.maximum(self._peaks - smooth.max(2), 1)
         room = cv2.GaussianBlur(np.clip(room, *GAINS), (0, 0), LIGHT_GRID * SIGMA / 2)
-        gain = np.minimum(light, room[..., None])
-        return gain, np.asarray((light - gain) * smooth, np.float32)
+        flat = np.minimum(gain, room[..., None])
+        gains = [gain] if float((gain - flat).max()) < _LEAST_BEND else [gain, flat]
+        return [Tone(each, np.asarray((light - each) * smooth, np.float32)) for each in gains]
 
     def saturation(self, light: Light, weight: NDArray[np.float32]) -> float:
         """Return how much of the persona's own colour the driver's camera would show: 0 for a black-and-white one.
