@@ -127,7 +127,7 @@ def test_nobody_waits_while_a_costly_picture_is_read(server: Server, name: str) 
 
     seen: list[tuple[float, float]] = []
     with ThreadPoolExecutor(1) as pool:
-        for _ in range(5):  # a busy machine may hold any of them up
+        for _ in range(12):  # a busy machine may hold up many of them; what is held up by the server, all
             normal_ms = float(np.percentile(times_ms(40), 95))
             answer = pool.submit(bomb)
             slowest_ms = max(times_ms(20))
