@@ -252,7 +252,7 @@ def test_clips_are_looked_through_beside_the_page_and_what_plays_is_registered(s
     assert set(states()) == {JobState.DONE}
     page.run()
     assert not page.exception
-    assert "nothing that the photo does not" in page.info[0].value, "the clip shows somebody else"
+    assert "its photo does not: the photo plays" in page.info[0].value, "the clip shows somebody else"
     assert persona.bundle is not None
     assert Bundle.load(persona.bundle).personas[0].title == "Eileen"
 
