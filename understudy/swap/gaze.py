@@ -44,14 +44,12 @@ class _Eye(NamedTuple):
     """One eye of a reference.
 
     Attributes:
-        ring: float32 [16, 2], its lids, px of the picture.
-        iris: float32 [2], its iris' centre there.
-        across: float32 [2], from its outer to its inner corner, px.
+        shares: float32 [16], by how much each point of its lids carries its iris along: their least-squares affine.
+        across: float32 [2], from its outer to its inner corner, px of the picture.
         discs: uint8 [D, D, 4], the iris on its own, BGR and alpha, and its halves.
     """
 
-    ring: Points
-    iris: Points
+    shares: NDArray[np.float32]
     across: Points
     discs: list[NDArray[np.uint8]]
 
@@ -76,7 +74,7 @@ class Eyes:
             lids = mesh[list(ring), :2].astype(np.float32)
             disc = _lift_iris(self.whites, lids, iris.astype(np.float32), float(np.hypot(*across)))
             discs = [disc, *(cv2.resize(disc, None, fx=f, fy=f, interpolation=cv2.INTER_AREA) for f in (0.5, 0.25))]
-            self._eyes.append(_Eye(lids, iris.astype(np.float32), across, [np.asarray(d, np.uint8) for d in discs]))
+            self._eyes.append(_Eye(_shares(lids, iris), across, [np.asarray(d, np.uint8) for d in discs]))
 
     def look(self, face: NDArray[np.uint8], mesh: Points, irises: Irises | None) -> None:
         """Lay the irises into a warped reference, in place.
@@ -92,7 +90,7 @@ class Eyes:
             width = float(np.hypot(*across))
             if width < _NARROWEST_PX:
                 continue
-            own = _carried(eye, lids)
+            own = eye.shares @ lids
             centre = own
             if irises is not None:
                 centre = own + np.clip(irises[place] - own, -_FARTHEST * width, _FARTHEST * width)
@@ -220,19 +218,10 @@ def _filled(ring: Points, shape: tuple[int, ...], value: int) -> Mask:
     return mask
 
 
-def eye_opening(mesh: Points, ring: tuple[int, ...], outer: int, inner: int) -> float:
-    """Return how open an eye is: its height across the line of its corners, by its width."""
-    across = mesh[inner, :2] - mesh[outer, :2]
-    width = float(np.hypot(*across)) + 1e-6
-    height = np.ptp((mesh[list(ring), :2] - mesh[outer, :2]) @ np.array([-across[1], across[0]]) / width)
-    return float(height) / width
-
-
-def _carried(eye: _Eye, lids: Points) -> Points:
-    """Return where the reference's iris lies once its lids lie on the driver's: float32 [2]."""
-    ones = np.ones((len(eye.ring), 1), np.float32)
-    affine = np.linalg.lstsq(np.concatenate([eye.ring, ones], axis=1), lids, rcond=None)[0]
-    return np.asarray(np.array([*eye.iris, 1.0], np.float32) @ affine, np.float32)
+def _shares(lids: Points, iris: Points) -> NDArray[np.float32]:
+    """Return what carries an iris, float32 [2], along with its lids, float32 [16, 2]: their shares, float32 [16]."""
+    ones = np.ones((len(lids), 1), np.float32)
+    return np.asarray(np.array([*iris, 1.0]) @ np.linalg.pinv(np.concatenate([lids, ones], axis=1)), np.float32)
 
 
 def moved_irises(irises: Irises, matrix: Matrix) -> Irises:
