@@ -18,6 +18,7 @@ _JPEG_FRAMES = frozenset({0xC0, 0xC1, 0xC2})  # baseline, extended, progressive
 _JPEG_BARE = frozenset({0x01, *range(0xD0, 0xD8)})  # markers without a length
 _JPEG_SCAN = b"\xff\xda"
 _MOST_SCANS = 32  # encoders write 1, or 10 where progressive; each costs a pass over the picture, and may be empty
+_PART = 1 << 16  # bytes: they stay in the processor's cache
 _MOST_SEGMENTS = 1000  # before the picture; a large colour profile takes 255
 
 
@@ -162,7 +163,7 @@ def _jpeg_size(view: memoryview) -> tuple[int, int]:
     if bytes(view[-2:]) != b"\xff\xd9":
         raise WireError(f"A JPEG of {len(view)} bytes has no end. Send it again.")
     # Inside a scan no other byte than 0 or a restart marker follows 0xFF, so none is missed.
-    if (scans := view.tobytes().count(_JPEG_SCAN)) > _MOST_SCANS:
+    if (scans := _count(np.frombuffer(view, np.uint8), *_JPEG_SCAN)) > _MOST_SCANS:
         raise WireError(f"A JPEG must have at most {_MOST_SCANS} scans, but has {scans}. Encode it as baseline.")
     at = 2
     for _ in range(_MOST_SEGMENTS):
@@ -181,6 +182,15 @@ def _jpeg_size(view: memoryview) -> tuple[int, int]:
         else:
             at += 2 + max(2, struct.unpack_from(">H", view, at + 2)[0])
     raise WireError(f"A JPEG must have at most {_MOST_SEGMENTS} segments before its picture. Encode it anew.")
+
+
+def _count(codes: NDArray[np.uint8], first: int, second: int) -> int:
+    """Count a pair of bytes, in parts and without the interpreter, so that others are answered meanwhile."""
+    count = 0
+    for start in range(0, len(codes), _PART):
+        part = codes[start : start + _PART + 1]
+        count += int(np.count_nonzero((part[:-1] == first) & (part[1:] == second)))
+    return count
 
 
 def _webp_size(head: bytes) -> tuple[int, int]:

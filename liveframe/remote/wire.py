@@ -38,6 +38,7 @@ _HEADER = struct.Struct("<4sBBBBHHHH")
 _LENGTHS = struct.Struct("<II")
 _CHANNELS = (1, 3, 4)
 _FROM_URL = bytes.maketrans(b"-_", b"+/")
+_SPACES = b" \t\r\n\f\v"
 _PART = 1 << 16  # characters of base64 that are read at once
 
 
@@ -371,7 +372,9 @@ def read_base64(text: str) -> bytes:
     rest, is_over = b"", False
     for start in range(0, len(text), _PART):
         time.sleep(0)  # others first
-        rest += text[start : start + _PART].encode("ascii").translate(_FROM_URL, b" \t\r\n\f\v")
+        part = text[start : start + _PART].encode("ascii")
+        is_plain = not any(code in part for code in b"-_" + _SPACES)
+        rest += part if is_plain else part.translate(_FROM_URL, _SPACES)
         if is_over and rest:
             break
         whole, rest = rest[: len(rest) // 4 * 4], rest[len(rest) // 4 * 4 :]

@@ -18,7 +18,7 @@ from serving.server.exchange import Exchange, Reply
 BOUNDS = Bounds(connections=512, sockets=0)
 DRAIN_S = 8.0  # after SIGTERM, for requests under way
 END_S = 6.0  # after that, for everything else; then the process is ended
-SWITCH_S = 0.001  # while a thread decodes, answers wait for the interpreter 5 ms at every step otherwise
+SWITCH_S = 0.0001  # while a thread decodes, answers wait for the interpreter 5 ms at every step otherwise
 GONE = 499  # the client closed the connection: nobody reads this
 
 
