@@ -22,9 +22,8 @@ from benchmarks.harness.load import closed_loop, http_request, open_loop
 from benchmarks.harness.machine import machine
 from benchmarks.harness.queueing import Service, curve, simulate
 from benchmarks.harness.report_text import put_between
+from benchmarks.harness.sent_faces import sent_faces
 from benchmarks.harness.serving_process import serving
-from benchmarks.serving import smooth_crops
-from liveframe.model import BatchModel
 from liveframe.remote.picture import Encoding
 from liveframe.remote.wire import MEDIA_TYPE, encode_batch
 from serving.server.settings import ServerSettings
@@ -41,13 +40,14 @@ def measure_calls(bundle: Bundle, rounds: int) -> dict[int, dict[int, float]]:
     """Time the bare model: threads -> batch -> median seconds of a call."""
     name = bundle.personas[0].name
     models = {threads: crop_model(bundle, name, threads) for threads in (1, 2)}
+    sent = {batch: sent_faces(bundle, batch) for batch in BATCHES}
     times: dict[tuple[int, int], list[float]] = {}
     for _ in range(rounds):
         for threads, model in models.items():
             for batch in BATCHES:
-                crops = smooth_crops(model.spec.input_shape, batch)
+                crops, tensors = sent[batch]
                 start_s = time.perf_counter()
-                model.predict(crops)
+                model.predict(crops, **tensors)
                 times.setdefault((threads, batch), []).append(time.perf_counter() - start_s)
     medians = {key: float(np.median(values[1:])) for key, values in times.items()}
     return {threads: {batch: medians[threads, batch] for batch in BATCHES} for threads in models}
@@ -62,13 +62,14 @@ def fit(calls: Mapping[int, float], overhead_s: float, workers: int = 1) -> Serv
     return Service(max(0.0, float(base_s)), float(item_s), overhead_s, workers=workers)
 
 
-def validate(bundle_path: Path, model: BatchModel, calls: Mapping[int, float], seconds: float) -> dict[str, Any]:
+def validate(bundle_path: Path, calls: Mapping[int, float], seconds: float) -> dict[str, Any]:
     """Compare the simulated replica with a real one on loopback.
 
     The overhead is what one lone request takes beyond the bare call; the loads are shares of
     the measured peak, so that client and server on one machine do not count as a slow model.
     """
-    body = encode_batch(smooth_crops(model.spec.input_shape, 1), Encoding.JPEG)
+    crops, tensors = sent_faces(Bundle.load(bundle_path), 1)
+    body = encode_batch(crops, Encoding.JPEG, extras=tensors)
     with serving(str(bundle_path.resolve())) as url:
         request = http_request(f"{url}/predict", body, f"{MEDIA_TYPE}; deadline-ms=5000")
         asyncio.run(closed_loop(url, request, 4, 0.5))
@@ -210,7 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     bundle = Bundle.load(options.bundle)
     scaler = Autoscaler(price_per_hour=options.price_per_hour)
     calls = measure_calls(bundle, options.rounds)
-    check = validate(options.bundle, crop_model(bundle, bundle.personas[0].name), calls[1], options.seconds)
+    check = validate(options.bundle, calls[1], options.seconds)
     days = plan(check["service"], scaler)
     if options.write:
         write_docs(options.write, report(calls, check, days, scaler), days)

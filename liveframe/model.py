@@ -78,11 +78,13 @@ class TensorSpec:
         name: by which it is handed over and sent.
         dtype: "uint8" or "float32".
         shape: of one item.
+        is_optional: whether it may be left out; the model then gets zeros.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
+    is_optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,28 @@ class BatchModel(Protocol):
         ...
 
 
+@runtime_checkable
+class CheckedModel(BatchModel, Protocol):
+    """A BatchModel that refuses values, too. It is asked before a request joins others in a batch."""
+
+    def check(self, **extras: NDArray[np.float32]) -> None:
+        """Refuse tensors that no picture can have.
+
+        Args:
+            **extras: what `spec.extras` names, float32 [N, ...] each.
+
+        Raises:
+            FrameError: says what they must be.
+        """
+        ...
+
+
+def completed(spec: BatchSpec, count: int, extras: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+    """Return the tensors beside `count` pictures, with zeros for the optional ones that are left out."""
+    left_out = (port for port in spec.extras if port.is_optional and port.name not in extras)
+    return {**extras, **{port.name: np.zeros((count, *port.shape), np.float32) for port in left_out}}
+
+
 def check_batch(
     batch: NDArray[np.uint8], spec: BatchSpec, extras: Mapping[str, NDArray[np.float32]] | None = None
 ) -> None:
@@ -135,10 +159,12 @@ def check_batch(
         FrameError: another dtype or shape, more than spec.max_batch items, or other tensors beside it.
     """
     given = extras or {}
-    if set(given) != {port.name for port in spec.extras}:
+    if not {port.name for port in spec.extras if not port.is_optional} <= set(given) <= {p.name for p in spec.extras}:
         wanted = ", ".join(port.name for port in spec.extras) or "nothing"
         raise FrameError(f"batch must come with {wanted}, but came with {', '.join(given) or 'nothing'}.")
     for port in spec.extras:
+        if port.name not in given:
+            continue
         tensor = given[port.name]
         if tensor.dtype != np.float32 or tensor.shape != (len(batch), *port.shape):
             raise FrameError(

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.harness.moving_face import frames
+from benchmarks.harness.sent_faces import sent_faces
 from benchmarks.harness.timing import Figures, Plan, Times, in_turn, ratio, rows, spreads
 from benchmarks.tables.runtimes import Call, Graphs, chain, installed, write_litert
 from understudy.bundle.bundle import Bundle
@@ -134,9 +135,9 @@ def _memory_in_child(graphs: dict[str, tuple[int, Graphs]]) -> Figures:
 
 def _shipped(bundle: Bundle) -> dict[str, Call]:
     """Calls of the bundle's first persona, through the product's own code."""
-    crop = faces(bundle.manifest.input_shape[0], 1)
+    crop, tensors = sent_faces(bundle, 1)
     models = {threads: crop_model(bundle, bundle.personas[0].name, threads) for threads in THREADS}
-    return {f"{SHIPPED}{n}_threads": lambda model=model: model.predict(crop) for n, model in models.items()}
+    return {f"{SHIPPED}{n}_threads": lambda model=model: model.predict(crop, **tensors) for n, model in models.items()}
 
 
 def _names(plan: Plan) -> list[str]:

@@ -11,15 +11,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.harness.load import Outcome, closed_loop, http_request
+from benchmarks.harness.sent_faces import sent_faces
 from benchmarks.harness.serving_process import serving
 from benchmarks.harness.timing import Figures, Plan, rows, spread
-from benchmarks.tables.networks import faces
 from liveframe.errors import ModelError
 from liveframe.remote.picture import Encoding
 from liveframe.remote.wire import MEDIA_TYPE, batch_to_json, encode_batch
 from understudy.bundle.bundle import Bundle
+from understudy.swap.served import Tensors
 
 BATCHES = (1, 4, 16)
 CALLERS = 2
@@ -41,11 +43,11 @@ class Request:
 
 def table(plan: Plan) -> Figures:
     """Start the server on the bundle, and load it."""
-    side = Bundle.load(plan.bundle).manifest.input_shape[0]
+    sent = sent_faces(Bundle.load(plan.bundle), max(BATCHES))
     began_s = time.perf_counter()
     with serving(str(plan.bundle.resolve())) as url:
         healthy_s = time.perf_counter() - began_s
-        requests = _requests(f"{url}/predict", side)
+        requests = _requests(f"{url}/predict", *sent)
         first = _load(url, requests["raw_batch_1"], 0.2, callers=1)[0]
         start = {"healthy_s": round(healthy_s, 2), "first_answer_s": round(healthy_s + first.wait_s, 2)}
         outcomes = {name: list[Outcome]() for name in requests}
@@ -63,10 +65,13 @@ def table(plan: Plan) -> Figures:
     return figures | rows("ratio", {name: round(value, 3) for name, value in ratios.items()})
 
 
-def _requests(url: str, side: int) -> dict[str, Request]:
-    crops = faces(side, max(BATCHES))
-    made = {f"raw_batch_{n}": _request(url, encode_batch(crops[:n], Encoding.RAW), MEDIA_TYPE, n) for n in BATCHES}
-    made["jpeg_batch_1"] = _request(url, encode_batch(crops[:1], Encoding.JPEG), MEDIA_TYPE, 1)
+def _requests(url: str, crops: NDArray[np.uint8], tensors: Tensors) -> dict[str, Request]:
+    def request(count: int, encoding: Encoding) -> Request:
+        beside = {name: each[:count] for name, each in tensors.items()}
+        return _request(url, encode_batch(crops[:count], encoding, extras=beside), MEDIA_TYPE, count)
+
+    made = {f"raw_batch_{count}": request(count, Encoding.RAW) for count in BATCHES}
+    made["jpeg_batch_1"] = request(1, Encoding.JPEG)
     body = json.dumps(batch_to_json(crops[:1])).encode()
     return made | {"json_batch_1": _request(url, body, "application/json", 1)}
 

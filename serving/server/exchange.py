@@ -243,8 +243,8 @@ class Exchange:
             WireError, FrameError, ConsentError, OverloadedError, DeadlineError, ModelError: as `answer` tells them.
         """
         name = self.routine.variant(variant)
-        self.routine.check_crops(name, images, extras)
-        return await self._submit(Inputs(Task.CROPS, name, images, "", Encoding.RAW, extras), deadline_s)
+        whole = self.routine.check_crops(name, images, extras)
+        return await self._submit(Inputs(Task.CROPS, name, images, "", Encoding.RAW, whole), deadline_s)
 
     async def _answer(self, content_type: str, variant: str, body: bytes, deadline_s: float) -> Reply:
         payload = Payload(content_type, body, variant)

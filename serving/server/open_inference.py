@@ -268,7 +268,7 @@ def _from_numbers(data: Any, dtype: np.dtype[Any], shape: Sequence[int], name: s
 def _checked(tensors: Mapping[str, Tensor], spec: BatchSpec) -> dict[str, Tensor]:
     """Check that the tensors are what a model takes, all for the same number of crops."""
     ports = {port.name: port for port in inputs_of(spec)}
-    if set(tensors) != set(ports):
+    if not {port.name for port in ports.values() if not port.is_optional} <= set(tensors) <= set(ports):
         raise WireError(f"The inputs must be {', '.join(ports)}, but are {', '.join(sorted(tensors))[:200]}.")
     counts = {tensor.shape[0] for tensor in tensors.values()}
     for name, tensor in tensors.items():

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from liveframe.cover import blur_cover
 from liveframe.errors import FrameError, ModelError, WireError
 from liveframe.frame import Frame, Image
-from liveframe.model import BatchModel, check_batch
+from liveframe.model import BatchModel, CheckedModel, check_batch, completed
 from liveframe.remote.picture import Encoding, decode_picture, encode_picture
 from liveframe.remote.wire import (
     MEDIA_TYPE,
@@ -243,8 +243,8 @@ class Routine:
     def _from_wire(self, payload: Payload) -> Inputs:
         batch = decode_batch(payload.body, LIMITS)
         variant = self.variant(payload.variant)
-        self.check_crops(variant, batch.images, batch.extras)
-        return Inputs(Task.CROPS, variant, batch.images, MEDIA_TYPE, batch.encoding, batch.extras)
+        extras = self.check_crops(variant, batch.images, batch.extras)
+        return Inputs(Task.CROPS, variant, batch.images, MEDIA_TYPE, batch.encoding, extras)
 
     def _from_picture(self, payload: Payload) -> Inputs:
         if len(payload.body) > LIMITS.max_bytes:
@@ -267,19 +267,25 @@ class Routine:
         if task not in list(Task):
             raise WireError(f'"task" must be "crops" or "frames", but is {task!r:.40}.')
         images = batch_from_json(fields, limits=LIMITS)
+        extras: Extras = {}
         if task == Task.CROPS:
-            self.check_crops(variant, images, {})
+            extras = self.check_crops(variant, images, {})
         elif images.shape[3] != 3:
             raise WireError("Whole frames must have no mask. Leave mask_b64 out.")
-        return Inputs(Task(task), variant, images, JSON, Encoding.PNG if task == Task.CROPS else Encoding.JPEG)
+        encoding = Encoding.PNG if task == Task.CROPS else Encoding.JPEG
+        return Inputs(Task(task), variant, images, JSON, encoding, extras)
 
-    def check_crops(self, variant: str, images: NDArray[np.uint8], extras: Extras) -> None:
+    def check_crops(self, variant: str, images: NDArray[np.uint8], extras: Extras) -> Extras:
         """Refuse crops, and tensors beside them, that a variant's model does not take.
+
+        Returns:
+            All tensors that the model takes beside them.
 
         Raises:
             FrameError: says what they must be.
         """
-        spec = self.model(variant).spec
+        model = self.model(variant)
+        spec = model.spec
         if images.shape[1:] != spec.input_shape or len(images) > spec.max_batch:
             raise FrameError(
                 f"Crops must be [1..{spec.max_batch}, {', '.join(map(str, spec.input_shape))}], "
@@ -289,6 +295,10 @@ class Routine:
         for name, tensor in extras.items():
             if not np.isfinite(tensor).all():
                 raise FrameError(f"{name} must hold finite numbers, but does not. Send the face again.")
+        whole = completed(spec, len(images), extras)
+        if isinstance(model, CheckedModel):  # before it joins others' crops in a batch, which would fail with it
+            model.check(**whole)
+        return whole
 
     def variant(self, name: object = "") -> str:
         """Return the name of a variant; the bundle's first for an empty one.

@@ -25,7 +25,7 @@ from ui.session.settings import AppSettings
 from understudy.bundle.bundle import Bundle
 from understudy.jobs.queue import ROOT, module_command
 from understudy.provenance.disclosure import read_disclosure
-from understudy.swap.served import crop_model
+from understudy.swap.served import crop_model, far_renderer
 from understudy.swap.swapper import FaceSwapper
 
 POLL_EVERY_S = 10.0
@@ -101,12 +101,13 @@ def remote_model(served: Served, embedded: Bundle, settings: AppSettings, title:
                 "Start both with the same bundle (UNDERSTUDY_BUNDLE)."
             )
         embedded = Bundle.load(fetch_bundle(served, settings.work / "served"))
-    renderers = {
+    remotes = {
         info.name: RemoteModel(served.settings, crop_model(embedded, info.name), info.name, embedded.digest)
         for info in embedded.personas
     }
+    renderers = {name: far_renderer(embedded, name, remote) for name, remote in remotes.items()}
     overlays = read_disclosure(settings.trust).overlays(embedded.digest)
-    return ServedModel(embedded, FaceSwapper(embedded, renderers=renderers), overlays, title, tuple(renderers.values()))
+    return ServedModel(embedded, FaceSwapper(embedded, renderers=renderers), overlays, title, tuple(remotes.values()))
 
 
 class ModelSources:

@@ -20,7 +20,7 @@ from understudy.swap.driver import DriverBook
 from understudy.swap.frame_painter import Prepared, lay_over, prepare
 from understudy.swap.gaze import Irises
 from understudy.swap.nearest import NearestReference, ReferenceChoice
-from understudy.swap.one_shot import CONTROL_PX, Decision, Mixer, OneShotRenderer
+from understudy.swap.one_shot import CONTROL_PX, DriverFace, Mixer, OneShotRenderer, PaintOptions, Target
 from understudy.swap.own_personas import further_references
 from understudy.swap.scratch import Scratch
 from understudy.swap.settings import SwapSettings, View
@@ -31,8 +31,10 @@ from understudy.vision.iris import iris_model
 from understudy.vision.reference import ReferenceFace
 
 Swap = NDArray[np.uint8]
-# What paints a face, and how much of it each paints.
-Shares = list[tuple[OneShotRenderer, float]]
+# Which references paint a face, by their place, and how much of it each paints.
+Shares = list[tuple[int, float]]
+# Paints a face in that memory: uint8 [height, width, 4], BGR and opacity.
+Paint = Callable[[Scratch], Swap]
 
 # Remote clients keep shorter deadlines of their own; this one only guards against a client that forgot to.
 _LONGEST_WAIT_S = 5.0
@@ -57,7 +59,7 @@ class CropRenderer(Protocol):
 class AsyncBatchModel(BatchModel, Protocol):
     """A BatchModel that is far away: a batch is sent, and the caller goes on."""
 
-    def submit(self, batch: NDArray[np.uint8]) -> Future[NDArray[np.uint8]]:
+    def submit(self, batch: NDArray[np.uint8], **extras: NDArray[np.float32]) -> Future[NDArray[np.uint8]]:
         """Send a batch; the future gives what `predict` would give or raise, and bounds its own wait. Never blocks."""
         ...
 
@@ -103,10 +105,43 @@ class Renderer(Protocol):
         ...
 
 
-class OneShotPersona:
-    """A persona that needs no training: photos and the mixing network (`understudy.swap.one_shot`).
+class ReferenceSet:
+    """A persona's references: what its faces are bent to, and which of them a face is painted from.
 
     Of several references each frame is painted from the nearest one (`understudy.swap.nearest`).
+
+    Args:
+        references: with finer lids (`with_eyes`), at least one.
+    """
+
+    def __init__(self, references: Sequence[ReferenceFace]) -> None:
+        self._count = len(references)
+        self._nearest = NearestReference(references, CONTROL_PX)
+        identities = [shape_model().identify(each.mesh) for each in references]
+        self._identity = np.asarray(np.mean(identities, axis=0), np.float32)
+
+    def prepare(
+        self, image: NDArray[np.uint8], faces: Sequence[Face], settings: SwapSettings, book: DriverBook, persona: object
+    ) -> list[tuple[Prepared, Shares]]:
+        """Prepare faces of a frame, those that lie in it; with what paints each.
+
+        Args:
+            image, faces, settings, book: as `Renderer.begin` gets them.
+            persona: who plays: the renderer.
+        """
+        found: list[tuple[Prepared, Shares]] = []
+        for driver in [book.look_up(image, face) for face in faces]:
+            prepared = prepare(image, driver, self._identity, settings.shape)
+            if prepared is not None:
+                found.append((prepared, self._shares(prepared, book.choice(driver.face.track_id, persona))))
+        return found
+
+    def _shares(self, prepared: Prepared, choice: ReferenceChoice) -> Shares:
+        return [(0, 1.0)] if self._count == 1 else choice.update(self._nearest.distances(prepared.driver.mesh))
+
+
+class OneShotPersona:
+    """A persona that needs no training: photos and the mixing network (`understudy.swap.one_shot`).
 
     Args:
         painters: its references, ready to paint.
@@ -116,38 +151,50 @@ class OneShotPersona:
 
     def __init__(self, painters: Sequence[OneShotRenderer]) -> None:
         self._painters = tuple(painters)
-        self._nearest = NearestReference([each.reference for each in painters], CONTROL_PX)
-        identities = [shape_model().identify(each.reference.mesh) for each in painters]
-        self._identity = np.asarray(np.mean(identities, axis=0), np.float32)
+        self._references = ReferenceSet([each.reference for each in painters])
 
     def begin(
         self, image: NDArray[np.uint8], faces: Sequence[Face], settings: SwapSettings, book: DriverBook
     ) -> Callable[[], list[Painted]]:
         """See `Renderer`."""
-        drivers = [book.look_up(image, face) for face in faces]
-        found: list[tuple[Prepared, Shares]] = []
-        for driver in drivers:
-            prepared = prepare(image, driver, self._identity, settings.shape)
-            if prepared is not None:
-                found.append((prepared, self._chosen(prepared, book.choice(driver.face.track_id, self))))
+        found = self._references.prepare(image, faces, settings, book, self)
 
         def finish() -> list[Painted]:
             options = settings.painting()
             return _checked_call(
                 lambda: [
-                    PaintedRegion(each, [(p, p.decide(each.driver, options), share) for p, share in shares])
+                    PaintedRegion(each, decided(self._painters, shares, each.driver, each.target, options))
                     for each, shares in found
                 ]
             )
 
         return finish
 
-    def _chosen(self, prepared: Prepared, choice: ReferenceChoice) -> Shares:
-        """Return what paints a face, and the share of each."""
-        if len(self._painters) == 1:
-            return [(self._painters[0], 1.0)]
-        distances = self._nearest.distances(prepared.driver.mesh)
-        return [(self._painters[index], share) for index, share in choice.update(distances)]
+
+def decided(
+    painters: Sequence[OneShotRenderer], shares: Shares, driver: DriverFace, target: Target, options: PaintOptions
+) -> Paint:
+    """Decide how a face is painted from one reference, or from two at once; what comes back paints it.
+
+    Args:
+        painters: of all references.
+        shares: which of them paint, and how much.
+        driver: the face.
+        target: where.
+        options: what of the driver stays.
+    """
+    parts = [(painters[index], painters[index].decide(driver, options), share) for index, share in shares]
+
+    def paint(scratch: Scratch) -> Swap:
+        painter, how, share = parts[0]
+        swap = painter.paint_as(how, driver, target, options, scratch)
+        for painter, how, other_share in parts[1:]:
+            first = swap.copy()  # the other one is painted in the same memory
+            other = painter.paint_as(how, driver, target, options, scratch)
+            swap = np.asarray(cv2.addWeighted(first, share, other, other_share, 0), np.uint8)
+        return swap
+
+    return paint
 
 
 T = TypeVar("T")
@@ -164,31 +211,25 @@ def _checked_call(call: Callable[[], T]) -> T:
 
 
 class PaintedRegion:
-    """What a one-shot persona decided, painted as it is laid into the frame: `Painted`.
+    """A one-shot persona's face, painted as it is laid into the frame: `Painted`.
 
     Args:
         prepared: the face.
-        parts: one or two: what paints it, how, and with which share; shares add up to 1.
+        paint: paints it.
     """
 
-    def __init__(self, prepared: Prepared, parts: Sequence[tuple[OneShotRenderer, Decision, float]]) -> None:
+    def __init__(self, prepared: Prepared, paint: Paint) -> None:
         self.zoom = float(np.hypot(*prepared.target.to_crop[:, 0]))
-        self._prepared, self._parts = prepared, parts
+        self._prepared, self._paint = prepared, paint
 
     def lay(self, frame: NDArray[np.uint8], settings: SwapSettings, blender: Blender) -> float:
         """See `Painted`."""
         return _checked_call(lambda: self._lay(frame, settings, blender.scratch))
 
     def _lay(self, frame: NDArray[np.uint8], settings: SwapSettings, scratch: Scratch) -> float:
-        prepared, options = self._prepared, settings.painting()
-        painter, how, share = self._parts[0]
-        swap = painter.paint_as(how, prepared.driver, prepared.target, options, scratch)
-        for painter, how, other_share in self._parts[1:]:
-            first = swap.copy()  # the other one is painted in the same memory
-            other = painter.paint_as(how, prepared.driver, prepared.target, options, scratch)
-            swap = np.asarray(cv2.addWeighted(first, share, other, other_share, 0), np.uint8)
+        swap = self._paint(scratch)
         swap = tinted(swap) if settings.view == View.MASK else swap
-        return lay_over(frame, prepared, swap, settings.strength, scratch)
+        return lay_over(frame, self._prepared, swap, settings.strength, scratch)
 
 
 class PaintedCrop:
@@ -264,7 +305,7 @@ class LoadedRenderer:
         if self._remote is None:
             return partial(self.render, faces)
         futures = [self._remote.submit(batch) for batch in _batches(self._remote, faces)]
-        return lambda: _checked([swap for future in futures for swap in _answer(future)], len(faces))
+        return lambda: _checked([swap for future in futures for swap in answer_of(future)], len(faces))
 
 
 AnyRenderer = Renderer | BatchModel | CropRenderer
@@ -340,7 +381,12 @@ def with_eyes(reference: ReferenceFace) -> tuple[ReferenceFace, Irises]:
     return ReferenceFace(reference.image, eyes.on(reference.mesh)), eyes.irises
 
 
-def _answer(future: Future[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+def answer_of(future: Future[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Return what a model far away answers.
+
+    Raises:
+        LiveframeError: it failed, or takes too long.
+    """
     try:
         return future.result(_LONGEST_WAIT_S)
     except LiveframeError:
