@@ -32,7 +32,7 @@ _CALIBRATION = 96
 
 
 def write_mixer(network: Any, path: Path, calibration: NDArray[np.float32] | None) -> None:
-    """Write a mixing network as ONNX: inputs -> opacity, gain; in int8 where there are inputs to calibrate with.
+    """Write a mixing network as ONNX: inputs -> opacity; in int8 where there are inputs to calibrate with.
 
     Args:
         network: `training.model.mixing.build_mixer`'s.
@@ -45,12 +45,12 @@ def write_mixer(network: Any, path: Path, calibration: NDArray[np.float32] | Non
 
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     signature = [tf.TensorSpec((None, *network.inputs[0].shape[1:]), tf.float32, name="inputs")]
-    function = tf.function(lambda x: network(x, training=False), input_signature=signature)
+    function = tf.function(lambda x: {"opacity": network(x, training=False)}, input_signature=signature)
     proto, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=_OPSET)
     if calibration is None:
         onnx.save(proto, str(path))
     else:
-        # What ends in the two answers stays float32: an opacity in bytes would band.
+        # What ends in the answer stays float32: an opacity in bytes would band.
         quantise(proto, path, "inputs", calibration, excluded=_last_convolutions(proto))
 
 

@@ -40,14 +40,13 @@ def reference(seed=0):
 class Says:
     """A mixer that answers the same everywhere."""
 
-    def __init__(self, opacity, gain=0.0):
-        self.opacity, self.gain = opacity, gain
+    def __init__(self, opacity):
+        self.opacity = opacity
 
     def mix(self, inputs):
         assert inputs.shape[1:] == (CONTROL_PX, CONTROL_PX, 7) and inputs.dtype == np.float32
         assert inputs.min() >= 0 and inputs.max() <= 1
-        opacity = np.full((len(inputs), CONTROL_PX, CONTROL_PX), self.opacity, np.float32)
-        return opacity, np.full((len(inputs), 8, 8, 3), self.gain, np.float32)
+        return np.full((len(inputs), CONTROL_PX, CONTROL_PX), self.opacity, np.float32)
 
 
 # ---- mesh warp --------------------------------------------------------------------------------------------------

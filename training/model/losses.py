@@ -36,14 +36,12 @@ class MixLoss:
         edges: of its neighbouring pixels' differences.
         dssim: structural dissimilarity, at half the size.
         opacity: cross-entropy of the opacity and the known occluders.
-        gain: size of the gain: the quotient image stays unless there is a reason.
     """
 
     l1: float = 3.0
     edges: float = 2.0
     dssim: float = 2.0
     opacity: float = 6.0
-    gain: float = 0.1
 
 
 def swap_loss(predicted: Any, target: Any, weights: LossWeights) -> Any:

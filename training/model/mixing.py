@@ -1,8 +1,9 @@
 """The mixing network: how a lit photo and a driver's picture are mixed. It paints nothing.
 
 A small U-Net sees the driver's crop and the reference on the driver's mesh, and says how opaque the reference is, pixel
-by pixel, and by what coarse gain its light differs from the quotient image's. After HDRnet (Gharbi et al. 2017,
-arXiv:1707.02880): maps, applied at full resolution by `understudy.swap.one_shot`. Opacity has a target of its own (the
+by pixel. After HDRnet (Gharbi et al. 2017, arXiv:1707.02880): a map, applied at full resolution by
+`understudy.swap.one_shot`. Light is the quotient image's alone: a coarse gain on it, learned beside the opacity, made
+pictures lighter, flickered, and hid more of the persona than it gave. Opacity has a target of its own (the
 known occluders of `training.data.triplets`): learned from the picture alone it lets the driver through wherever the
 warp is imperfect, and the persona's identity goes. Backend-neutral (keras.ops).
 """
@@ -35,15 +36,12 @@ from understudy.swap.relight import AROUND, FLOOR, GAINS, LIGHT_GRID, LIMITS, SI
 # ---- network ---------------------------------------------------------------------------------------------------
 
 INPUTS = 7
-GAIN_GRID = 8
-# The gain on the light, as a logarithm, stays within this: it corrects the quotient image, it does not replace it.
-_MOST_GAIN = 0.25
 # A network that knows nothing lets the persona through.
 _OPAQUE = 2.0
 
 
 def build_mixer(width: int = 24) -> keras.Model:
-    """Build the network: float32 [N, 128, 128, 7] -> {"opacity": [N, 128, 128, 1], "gain": [N, 8, 8, 3]}.
+    """Build the network: float32 [N, 128, 128, 7] -> opacity, [N, 128, 128, 1].
 
     Args:
         width: channels at half the crop's resolution; doubled twice on the way down. 24: 0.25 GMAC.
@@ -52,9 +50,6 @@ def build_mixer(width: int = 24) -> keras.Model:
     fine = _conv(_conv(inputs, width, 4, 2), width)
     middle = _residual(_conv(fine, 2 * width, 3, 2), 2 * width)
     coarse = _residual(_residual(_conv(middle, 4 * width, 3, 2), 4 * width), 4 * width)
-    gain = layers.AveragePooling2D(2)(coarse)
-    gain = layers.Conv2D(3, 1, kernel_initializer=_small())(gain)
-    gain = ops.multiply(ops.tanh(gain), _MOST_GAIN)  # layers.Rescaling needs TensorFlow, whatever the backend
     x = _conv(layers.Add()([_upsample(coarse, 2 * width), middle]), 2 * width)
     x = _conv(layers.Add()([_upsample(x, width), fine]), width)
     x = layers.Conv2D(
@@ -62,7 +57,7 @@ def build_mixer(width: int = 24) -> keras.Model:
     )(x)
     x = DepthToSpace(2)(x)
     opacity = layers.Activation("sigmoid", name="opacity")(x)
-    return keras.Model(inputs, {"opacity": opacity, "gain": gain}, name="mixer")
+    return keras.Model(inputs, opacity, name="mixer")
 
 
 def _conv(x: Any, filters: int, kernel: int = 3, stride: int = 1) -> Any:
@@ -96,17 +91,18 @@ class MixTrainer(keras.Model):
         self.network, self.loss_weights = network, weights
 
     def call(self, inputs: Any, training: bool = False) -> Any:
-        """Return image, opacity, seen (opacity before coverage) and gain of triplets, uint8 [N, 128, 128, 11].
+        """Return image, opacity and seen (opacity before coverage) of triplets, uint8 [N, 128, 128, 11].
 
-        Float32: [N, 128, 128, 3], [N, 128, 128, 1] twice, [N, 8, 8, 3].
+        Float32: [N, 128, 128, 3], and [N, 128, 128, 1] twice.
         """
         driver, warped, coverage, *_ = parts(inputs)
         lit = lit_by(light(driver, warped, coverage), warped)
         seen = self.network(ops.concatenate([driver, lit, coverage], axis=-1), training=training)
-        opacity, gain = ops.cast(seen["opacity"], "float32") * coverage, ops.cast(seen["gain"], "float32")
-        final = light(driver, warped, ops.stop_gradient(opacity)) * ops.exp(_resized(gain, LIGHT_GRID))
+        seen = ops.cast(seen, "float32")
+        opacity = seen * coverage
+        final = light(driver, warped, ops.stop_gradient(opacity))
         image = opacity * lit_by(final, warped) + (1 - opacity) * driver
-        return {"image": image, "opacity": opacity, "gain": gain, "seen": ops.cast(seen["opacity"], "float32")}
+        return {"image": image, "opacity": opacity, "seen": seen}
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
@@ -123,8 +119,7 @@ class MixTrainer(keras.Model):
         seen = ops.clip(y_pred["seen"], 1e-4, 1 - 1e-4)
         entropy = -(known * ops.log(seen) + (1 - known) * ops.log(1 - seen))
         # Far fewer pixels hide than show, and a thin rim is all edge: what is hidden counts for more.
-        total += weights.opacity * ops.mean(entropy * coverage * (2 - known))
-        return total + weights.gain * ops.mean(ops.abs(y_pred["gain"]))
+        return total + weights.opacity * ops.mean(entropy * coverage * (2 - known))
 
 
 def parts(batch: Any) -> tuple[Any, Any, Any, Any, Any]:
@@ -170,11 +165,7 @@ def _blurred(image: Any, sigma: float, reach: int) -> Any:
 
 
 def _enlarged(grid: Any) -> Any:
-    return _resized(grid, CONTROL_PX)
-
-
-def _resized(grid: Any, side: int) -> Any:
-    return ops.image.resize(grid, (side, side), interpolation="bilinear")
+    return ops.image.resize(grid, (CONTROL_PX, CONTROL_PX), interpolation="bilinear")
 
 
 def build_trainer(config: TrainingConfig) -> tuple[keras.Model, MixTrainer]:
@@ -243,7 +234,6 @@ class MixTraining(TrainingRun):
             "validation_loss": float(self.trainer.compute_loss(x=rows, y_pred=mixed)),
             "opacity_error": float(error),
             "picture_error": float(masked_l1(mixed["image"], target, coverage)),
-            "gain": float(ops.mean(ops.abs(mixed["gain"]))),
         }
 
     def _sheet(self) -> NDArray[np.uint8]:

@@ -151,16 +151,15 @@ class MixingNetwork:
         inputs = [(port.name, list(port.shape)[1:]) for port in session.get_inputs()]
         outputs = {port.name: list(port.shape)[1:] for port in session.get_outputs()}
         side = inputs[0][1][0] if len(inputs) == 1 and len(inputs[0][1]) == 3 else 0
-        is_right = inputs == [("inputs", [side, side, 7])] and outputs.keys() == {"opacity", "gain"}
-        if not is_right or outputs["opacity"] != [side, side, 1] or outputs["gain"][2:] != [3]:
+        if inputs != [("inputs", [side, side, 7])] or outputs.get("opacity") != [side, side, 1]:
             raise BundleError(
-                f"{member} must map 'inputs' [N, S, S, 7] to 'opacity' [N, S, S, 1] and 'gain' [N, G, G, 3], but maps "
-                f"{inputs} to {outputs}. Export it again."
+                f"{member} must map 'inputs' [N, S, S, 7] to 'opacity' [N, S, S, 1], but maps {inputs} to {outputs}. "
+                "Export it again."
             )
         self._session = session
 
-    def mix(self, inputs: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return opacity, float32 [N, 128, 128], 0 to 1, and log-gain of the light, float32 [N, G, G, 3].
+    def mix(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return opacity, float32 [N, 128, 128], 0 to 1.
 
         Args:
             inputs: float32 [N, 128, 128, 7], 0 to 1: driver BGR, lit reference BGR, soft coverage.
@@ -169,12 +168,12 @@ class MixingNetwork:
             ModelError: the runtime failed, or answered with NaN or infinity.
         """
         try:
-            opacity, gain = self._session.run(["opacity", "gain"], {"inputs": inputs})
+            (opacity,) = self._session.run(["opacity"], {"inputs": inputs})
         except Exception as error:  # the runtime's errors share no base class
             raise ModelError(f"The mixing network failed: {error}. Reload the bundle.") from error
-        if not np.isfinite(opacity.sum() + gain.sum()):
+        if not np.isfinite(opacity.sum()):
             raise ModelError("The mixing network must answer with finite numbers, but gave NaN. Reload the bundle.")
-        return opacity[..., 0], gain
+        return opacity[..., 0]
 
 
 class Bundle:

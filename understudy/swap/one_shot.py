@@ -46,8 +46,8 @@ _LEAST_LIFT = 1.0
 class Mixer(Protocol):
     """Says how to mix: the network. Thread-safe."""
 
-    def mix(self, inputs: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return opacity, float32 [N, 128, 128], 0 to 1, and log-gain of the light, float32 [N, G, G, 3].
+    def mix(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return opacity, float32 [N, 128, 128], 0 to 1.
 
         Args:
             inputs: float32 [N, 128, 128, 7], 0 to 1: driver BGR, lit reference BGR, soft coverage.
@@ -195,8 +195,7 @@ class OneShotRenderer:
             inputs[0, ..., :3], inputs[0, ..., 3:6] = driver.crop, lit
             inputs *= np.float32(1 / 255)
             inputs[0, ..., 6] = coverage
-            # Its gain on the light is left out: without it more of the persona is recognised, and it flickers less.
-            seen, _ = self._mixer.mix(inputs)
+            seen = self._mixer.mix(inputs)
             low, high = _SURE
             shown = coverage * np.clip((seen[0] - low) * np.float32(1 / (high - low)), 0, 1)
             if self._eyes is not None and not options.own_eyes:
