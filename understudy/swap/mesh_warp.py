@@ -64,6 +64,8 @@ class ReferenceWarp:
         self._grid = grid
         self._corners = reference.mesh[triangles(), :2].astype(np.float32)
         self._areas = signed_areas(self._corners)
+        # A narrow triangle's map is steep: half a pixel beside it would come from far away.
+        self._low, self._high = self._corners.min(1) - _SLACK_PX, self._corners.max(1) + _SLACK_PX
         self._oval_area = oval_area(reference.mesh)
 
     def map(self, target: Points) -> tuple[Map, Mask]:
@@ -97,11 +99,7 @@ class ReferenceWarp:
         xx, xy, x0, yx, yy, y0 = np.take(to_source, which, axis=1)
         x = np.arange(size, dtype=np.float32)
         y = x[:, None]
-        # A narrow triangle's map is steep: half a pixel beside it would come from far away.
-        own = self._corners[order]
-        low, high = (
-            np.concatenate([_NOWHERE[:, 2::3], each]).T for each in (own.min(1) - _SLACK_PX, own.max(1) + _SLACK_PX)
-        )
+        low, high = (np.concatenate([_NOWHERE[:, 2::3], each[order]]).T for each in (self._low, self._high))
         left, top = np.take(low, which, axis=1)
         right, bottom = np.take(high, which, axis=1)
         x_from = np.clip(xx * x + xy * y + x0, left, right)
