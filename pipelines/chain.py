@@ -1,14 +1,23 @@
-"""How the steps of a release hang together; the same for every runner."""
+"""What a release depends on, and how its steps hang together; the same for every runner."""
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
+
+from liveframe.errors import LiveframeError
 
 STEPS = ("extract", "triplets", "train", "evaluate", "register", "promote", "deploy")
 
 
+class ReleaseError(LiveframeError, RuntimeError):
+    """A release cannot go on; says at which step and why."""
+
+
 @dataclass(frozen=True, slots=True)
 class Release:
-    """All that a release depends on; on Vertex AI, the pipeline's parameters.
+    """All that a release depends on; for Kubeflow, the pipeline's one parameter, as a JSON object.
 
     Attributes:
         clips: clips, photos and folders of them, of any people: the drivers.
@@ -36,14 +45,14 @@ class Release:
         deploy_options: more of `python -m serving.deploy`.
     """
 
-    clips: list[str]
-    held_out: list[str]
+    clips: Sequence[str]
+    held_out: Sequence[str]
     config: str
     trust: str
     tracking: str
-    cache: str
-    overrides: list[str]
-    deploy_options: list[str]
+    cache: str = ""
+    overrides: Sequence[str] = ()
+    deploy_options: Sequence[str] = ()
     persona: str = ""
     photo: str = ""
     consent: str = ""
@@ -60,69 +69,46 @@ class Release:
     region: str = "europe-west4"
     is_dry_run: bool = True
 
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Release:
+        """Return the release that a JSON object describes; what it leaves out is as above.
 
-def chain(steps: Any, r: Any) -> dict[str, Any]:
+        Raises:
+            ReleaseError: an attribute is unknown or missing, or a number is not whole.
+        """
+        known = {field.name: field for field in fields(cls)}
+        if unknown := sorted(values.keys() - known.keys()):
+            raise ReleaseError(f"A release has no {', '.join(unknown)}. It has {', '.join(known)}.")
+        needed = {name for name, field in known.items() if field.default is MISSING}
+        if missing := sorted(needed - values.keys()):
+            raise ReleaseError(f"A release needs {', '.join(missing)} too.")
+        return cls(**{name: _whole(name, value) for name, value in values.items()})
+
+
+def _whole(name: str, value: Any) -> Any:
+    """Return 1 for 1.0: Vertex AI's numbers are all floats."""
+    if not isinstance(value, float):
+        return value
+    if not value.is_integer():
+        raise ReleaseError(f"A release's {name} must be a whole number, but it is {value}.")
+    return int(value)
+
+
+def chain(steps: Any, release: Any) -> dict[str, Any]:
     """Chain the steps.
 
     Args:
         steps: has one callable a step, which takes keywords and gives something whose `output` the next one takes.
-        r: has a Release's attributes.
+        release: a Release, or what stands for one until the pipeline runs.
 
     Returns:
         What each step gave, by name.
     """
-    extract = steps.extract(clips=r.clips, every=r.every, cache=r.cache)
-    triplets = steps.triplets(
-        faceset=extract.output,
-        count=r.count,
-        frames_per_clip=r.frames_per_clip,
-        keep_spectacles=r.keep_spectacles,
-        cache=r.cache,
-    )
-    train = steps.train(
-        triplets=triplets.output,
-        persona=r.persona,
-        photo=r.photo,
-        consent=r.consent,
-        personas=r.personas,
-        config=r.config,
-        overrides=r.overrides,
-        tracking=r.tracking,
-        model=r.model,
-        trust=r.trust,
-        cache=r.cache,
-    )
-    evaluate = steps.evaluate(
-        trained=train.output,
-        held_out=r.held_out,
-        every=r.judge_every,
-        frames=r.judge_frames,
-        trust=r.trust,
-        cache=r.cache,
-    )
-    register = steps.register(
-        trained=train.output, figures=evaluate.output, tracking=r.tracking, model=r.model, cache=r.cache
-    )
-    promote = steps.promote(
-        version=register.output,
-        held_out=r.held_out,
-        gates=r.gates,
-        every=r.judge_every,
-        frames=r.judge_frames,
-        tracking=r.tracking,
-        model=r.model,
-        trust=r.trust,
-        cache=r.cache,
-    )
-    deploy = steps.deploy(
-        version=register.output,
-        decision=promote.output,
-        project=r.project,
-        region=r.region,
-        is_dry_run=r.is_dry_run,
-        options=r.deploy_options,
-        tracking=r.tracking,
-        model=r.model,
-        cache=r.cache,
-    )
+    extract = steps.extract(release=release)
+    triplets = steps.triplets(release=release, faceset=extract.output)
+    train = steps.train(release=release, triplets=triplets.output)
+    evaluate = steps.evaluate(release=release, trained=train.output)
+    register = steps.register(release=release, trained=train.output, figures=evaluate.output)
+    promote = steps.promote(release=release, version=register.output)
+    deploy = steps.deploy(release=release, version=register.output, decision=promote.output)
     return dict(zip(STEPS, (extract, triplets, train, evaluate, register, promote, deploy), strict=True))

@@ -4,131 +4,77 @@ Each component's source is all that travels into its container, so it imports wh
 image holds this repository on its PYTHONPATH. Imported only where Kubeflow is wanted: kfp takes seconds.
 """
 
+import json
 import os
-from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from kfp import compiler, dsl, local
 
-from pipelines.chain import STEPS, chain
+from pipelines.chain import STEPS, Release, chain
 from pipelines.code_digest import ROOT
 
 DEFAULT_IMAGE = "europe-west4-docker.pkg.dev/demo/understudy/training-python:latest"
 _NAME = "understudy-release"
 
 
-def extract(clips: list, every: int, cache: str, out: dsl.Output[dsl.Dataset]) -> None:
+def extract(release: dict, out: dsl.Output[dsl.Dataset]) -> None:
     """Clips and photos to a faceset."""
     from pipelines import steps
 
-    steps.extract(clips, every, out.path, cache)
+    steps.extract(steps.Release.from_json(release), out.path)
 
 
-def triplets(
-    faceset: dsl.Input[dsl.Dataset],
-    count: int,
-    frames_per_clip: int,
-    keep_spectacles: bool,
-    cache: str,
-    out: dsl.Output[dsl.Dataset],
-) -> None:
+def triplets(release: dict, faceset: dsl.Input[dsl.Dataset], out: dsl.Output[dsl.Dataset]) -> None:
     """A faceset to inverted pairs."""
     from pipelines import steps
 
-    steps.triplets(faceset.path, count, frames_per_clip, keep_spectacles, out.path, cache)
+    steps.triplets(steps.Release.from_json(release), faceset.path, out.path)
 
 
-def train(
-    triplets: dsl.Input[dsl.Dataset],
-    persona: str,
-    photo: str,
-    consent: str,
-    personas: str,
-    config: str,
-    overrides: list,
-    tracking: str,
-    model: str,
-    trust: str,
-    cache: str,
-    out: dsl.Output[dsl.Model],
-) -> None:
+def train(release: dict, triplets: dsl.Input[dsl.Dataset], out: dsl.Output[dsl.Model]) -> None:
     """Triplets and personas to a bundle."""
     from pipelines import steps
 
-    who = (persona, photo, consent, personas)
-    steps.train(triplets.path, *who, config, overrides, tracking, model, trust, out.path, cache)
+    steps.train(steps.Release.from_json(release), triplets.path, out.path)
 
 
-def evaluate(
-    trained: dsl.Input[dsl.Model],
-    held_out: list,
-    every: int,
-    frames: int,
-    trust: str,
-    cache: str,
-    out: dsl.Output[dsl.Artifact],
-) -> None:
+def evaluate(release: dict, trained: dsl.Input[dsl.Model], out: dsl.Output[dsl.Artifact]) -> None:
     """A bundle and held-out clips to figures, plots and side-by-side clips."""
     from pipelines import steps
 
-    steps.evaluate(trained.path, held_out, every, frames, trust, out.path, cache)
+    steps.evaluate(steps.Release.from_json(release), trained.path, out.path)
 
 
 def register(
-    trained: dsl.Input[dsl.Model],
-    figures: dsl.Input[dsl.Artifact],
-    tracking: str,
-    model: str,
-    cache: str,
-    out: dsl.Output[dsl.Artifact],
+    release: dict, trained: dsl.Input[dsl.Model], figures: dsl.Input[dsl.Artifact], out: dsl.Output[dsl.Artifact]
 ) -> None:
     """A bundle and its figures to a version in MLflow."""
     from pipelines import steps
 
-    steps.register(trained.path, figures.path, tracking, model, out.path, cache)
+    steps.register(steps.Release.from_json(release), trained.path, figures.path, out.path)
 
 
-def promote(
-    version: dsl.Input[dsl.Artifact],
-    held_out: list,
-    gates: str,
-    every: int,
-    frames: int,
-    tracking: str,
-    model: str,
-    trust: str,
-    cache: str,
-    out: dsl.Output[dsl.Artifact],
-) -> None:
+def promote(release: dict, version: dsl.Input[dsl.Artifact], out: dsl.Output[dsl.Artifact]) -> None:
     """A version to the champion, if it holds every gate."""
     from pipelines import steps
 
-    steps.promote(version.path, held_out, gates, every, frames, tracking, model, trust, out.path, cache)
+    steps.promote(steps.Release.from_json(release), version.path, out.path)
 
 
 def deploy(
-    version: dsl.Input[dsl.Artifact],
-    decision: dsl.Input[dsl.Artifact],
-    project: str,
-    region: str,
-    is_dry_run: bool,
-    options: list,
-    tracking: str,
-    model: str,
-    cache: str,
-    out: dsl.Output[dsl.Artifact],
+    release: dict, version: dsl.Input[dsl.Artifact], decision: dsl.Input[dsl.Artifact], out: dsl.Output[dsl.Artifact]
 ) -> None:
     """The champion to its endpoint."""
     from pipelines import steps
 
-    place = (project, region, is_dry_run, options)
-    steps.deploy(version.path, decision.path, *place, tracking, model, out.path, cache)
+    steps.deploy(steps.Release.from_json(release), version.path, decision.path, out.path)
 
 
 def build_pipeline(image: str = DEFAULT_IMAGE) -> Any:
-    """Return the pipeline; its parameters are a Release's attributes.
+    """Return the pipeline; its one parameter, `release`, is a Release as a JSON object.
 
     Args:
         image: of every step; holds this repository and its `train`, `serve` and `pipelines` groups.
@@ -138,39 +84,15 @@ def build_pipeline(image: str = DEFAULT_IMAGE) -> Any:
     components = SimpleNamespace(**{name: make(function) for name, function in zip(STEPS, functions, strict=True)})
 
     @dsl.pipeline(name=_NAME, description="extract, triplets, train, evaluate, register, promote, deploy")
-    def release(
-        clips: list,
-        held_out: list,
-        config: str,
-        trust: str,
-        tracking: str,
-        cache: str = "",
-        overrides: list = [],  # noqa: B006 (kfp reads it, nobody changes it)
-        deploy_options: list = [],  # noqa: B006
-        persona: str = "",
-        photo: str = "",
-        consent: str = "",
-        personas: str = "",
-        every: int = 1,
-        frames_per_clip: int = 120,
-        count: int = 16_000,
-        keep_spectacles: bool = False,
-        judge_every: int = 5,
-        judge_frames: int = 0,
-        gates: str = "",
-        model: str = "understudy",
-        project: str = "demo",
-        region: str = "europe-west4",
-        is_dry_run: bool = True,
-    ) -> None:
-        tasks = chain(components, SimpleNamespace(**locals()))
+    def pipeline(release: dict) -> None:
+        tasks = chain(components, release)
         for name, task in tasks.items():
             task.set_display_name(name)
             # Vertex AI's own cache goes by the clips' addresses; ours (`cache`) by what they hold.
             task.set_caching_options(enable_caching=False)
         tasks["train"].set_cpu_limit("16").set_memory_limit("32G")
 
-    return release
+    return pipeline
 
 
 def compile_release(out: Path, image: str = DEFAULT_IMAGE) -> None:
@@ -179,11 +101,11 @@ def compile_release(out: Path, image: str = DEFAULT_IMAGE) -> None:
     compiler.Compiler().compile(build_pipeline(image), str(out))
 
 
-def run_locally(arguments: Mapping[str, Any], work: Path) -> None:
+def run_locally(release: Release, work: Path) -> None:
     """Run the pipeline here, each step in a process of this environment.
 
     Args:
-        arguments: a Release's attributes.
+        release: what to release, and how.
         work: Kubeflow's own files go into `kfp` here.
 
     Raises:
@@ -192,4 +114,4 @@ def run_locally(arguments: Mapping[str, Any], work: Path) -> None:
     # The steps' processes inherit it: a component's source lies in a temporary folder of Kubeflow's.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(work / "kfp"))
-    build_pipeline()(**arguments)
+    build_pipeline()(release=json.loads(json.dumps(asdict(release))))

@@ -16,16 +16,15 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
 from liveframe.errors import LiveframeError
 from pipelines import steps
-from pipelines.chain import Release, chain
+from pipelines.chain import Release, ReleaseError, chain
 from pipelines.code_digest import ROOT
 from pipelines.held_out import shared_content
 from pipelines.step_cache import StepRun, read_log
-from pipelines.steps import ReleaseError
 from training.model.tracking_uri import tracking_uri
 from understudy.consent.trust_store import trust_folder
 from understudy.media.clip import find_media
@@ -53,9 +52,9 @@ class InlineSteps:
     def __getattr__(self, name: str) -> Callable[..., _Made]:
         step = getattr(steps, name)
 
-        def call(**arguments: object) -> _Made:
+        def call(**given: object) -> _Made:
             out = str(self._work / "results" / name)
-            step(**arguments, out=out)
+            step(**given, out=out)
             return _Made(out)
 
         return call
@@ -84,7 +83,7 @@ def run_release(release: Release, work: Path, runner: str = "kfp") -> list[StepR
         from pipelines import kubeflow
 
         try:
-            kubeflow.run_locally(asdict(release), work)
+            kubeflow.run_locally(release, work)
         except RuntimeError as error:
             raise ReleaseError(f"{error} Its last lines above say why.") from error
     return read_log(Path(release.cache), before) if release.cache else []
@@ -99,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     compiling.add_argument("--out", type=Path, default=Path("release.yaml"))
     compiling.add_argument("--image", default="", help="of every step; holds this repository")
     running = commands.add_parser("run", help="run it here")
+    running.set_defaults(**{each.name: each.default for each in fields(Release) if each.default is not MISSING})
     _add_what(running)
     _add_how(running)
     return parser
@@ -108,14 +108,14 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--clips", nargs="+", required=True, metavar="CLIP_OR_FOLDER", help="drivers: clips and photos of any people")
     add("--held-out", nargs="+", required=True, metavar="CLIP", help="clips to judge by, not among --clips")
-    add("--persona", default="", metavar="NAME", help="a persona of one photo; else those that ship")
-    add("--photo", default="", help="the photo")
-    add("--consent", default="", help="its consent record (python -m training.still, then understudy.consent)")
-    add("--personas", default="", metavar="FOLDER", help="or a folder of personas (training.data.mosaic)")
+    add("--persona", metavar="NAME", help="a persona of one photo; else those that ship")
+    add("--photo", help="the photo")
+    add("--consent", help="its consent record (python -m training.still, then understudy.consent)")
+    add("--personas", metavar="FOLDER", help="or a folder of personas (training.data.mosaic)")
     add("--config", default="oneshot.toml", help="of the training: a path, or a name in training/configs (%(default)s)")
-    add("--set", nargs="*", default=[], metavar="KEY=VALUE", help="override settings of the training")
-    add("--gates", default="", help="TOML of what must hold; pipelines/gates.toml where left out")
-    add("--model", default="understudy", help="the registered model (%(default)s)")
+    add("--set", nargs="*", dest="overrides", metavar="KEY=VALUE", help="override settings of the training")
+    add("--gates", help="TOML of what must hold; pipelines/gates.toml where left out")
+    add("--model", help="the registered model (%(default)s)")
 
 
 def _add_how(parser: argparse.ArgumentParser) -> None:
@@ -125,43 +125,29 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
     add("--no-cache", action="store_true", help="do every step, and keep nothing")
     add("--tracking", default="", help="MLflow's address (default: MLFLOW_TRACKING_URI, else the work folder's)")
     add("--trust", type=Path, help="folder of keys (default: UNDERSTUDY_HOME or ~/.understudy)")
-    add("--every", type=int, default=1, metavar="N", help="extraction looks at every n-th frame (%(default)s)")
-    add("--frames-per-clip", type=int, default=120, metavar="N", help="drivers of one clip (%(default)s)")
-    add("--count", type=int, default=16_000, metavar="N", help="triplets to make (%(default)s)")
+    add("--every", type=int, metavar="N", help="extraction looks at every n-th frame (%(default)s)")
+    add("--frames-per-clip", type=int, metavar="N", help="drivers of one clip (%(default)s)")
+    add("--count", type=int, metavar="N", help="triplets to make (%(default)s)")
     add("--keep-spectacles", action="store_true", help="do not look for faces that wear them")
-    add("--judge-every", type=int, default=5, metavar="N", help="look closely at every n-th frame (%(default)s)")
-    add("--judge-frames", type=int, default=0, metavar="N", help="frames of each held-out clip; 0 for all")
-    add("--project", default="demo", help="Google Cloud's (%(default)s)")
-    add("--region", default="europe-west4", help="Vertex AI's (%(default)s)")
-    add("--deploy", action="store_true", help="really deploy; else the calls are only written down")
+    add("--judge-every", type=int, metavar="N", help="look closely at every n-th frame (%(default)s)")
+    add("--judge-frames", type=int, metavar="N", help="frames of each held-out clip; 0 for all")
+    add("--project", help="Google Cloud's (%(default)s)")
+    add("--region", help="Vertex AI's (%(default)s)")
+    add("--deploy", action="store_false", dest="is_dry_run", help="really deploy; else the calls are only written down")
 
 
 def _release(options: argparse.Namespace) -> Release:
-    work = options.work.resolve()
-    paths = {name: getattr(options, name) for name in ("photo", "consent", "personas", "gates")}
     config = Path(options.config)
-    return Release(
-        clips=[_absolute(clip) for clip in options.clips],
-        held_out=[_absolute(clip) for clip in options.held_out],
-        config=str(config.resolve() if config.is_file() else _CONFIGS / config.name),
-        trust=str((options.trust or trust_folder(os.environ)).resolve()),
-        tracking=options.tracking or tracking_uri(os.environ),
-        cache="" if options.no_cache else str(work / "cache"),
-        overrides=options.set,
-        deploy_options=[],
-        persona=options.persona,
-        **{name: _absolute(path) for name, path in paths.items()},
-        every=options.every,
-        frames_per_clip=options.frames_per_clip,
-        count=options.count,
-        keep_spectacles=options.keep_spectacles,
-        judge_every=options.judge_every,
-        judge_frames=options.judge_frames,
-        model=options.model,
-        project=options.project,
-        region=options.region,
-        is_dry_run=not options.deploy,
-    )
+    found = {
+        "clips": [_absolute(clip) for clip in options.clips],
+        "held_out": [_absolute(clip) for clip in options.held_out],
+        "config": str(config.resolve() if config.is_file() else _CONFIGS / config.name),
+        "trust": str((options.trust or trust_folder(os.environ)).resolve()),
+        "tracking": options.tracking or tracking_uri(os.environ),
+        "cache": "" if options.no_cache else str(options.work.resolve() / "cache"),
+        **{name: _absolute(getattr(options, name)) for name in ("photo", "consent", "personas", "gates")},
+    }
+    return Release(**{each.name: getattr(options, each.name) for each in fields(Release)} | found)
 
 
 def _absolute(path: str) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.harness.tiny_bundle import build_tiny_bundle
 from pipelines import steps
+from pipelines.chain import Release
 from pipelines.registry import Registry, RegistryError, main
 from tests.support.mlflow_store import mlflow_store
 from understudy.bundle.bundle import Bundle, BundleError
@@ -62,11 +63,11 @@ def test_a_registration_that_is_done_again_gives_the_same_version(
 ) -> None:
     """As after a kill between the registry's answer and the step's note; other figures make another version."""
     shutil.copytree(bundles[0], tmp_path / "trained" / steps.BUNDLE)
+    release = Release([], [], "", trust="", tracking=f"sqlite:///{home / 'mlflow.db'}", model="once")
 
     def register(error_deg: float) -> dict[str, object]:
         (tmp_path / steps.FIGURES).write_text(json.dumps({"pose_deg": error_deg}) + "\n")
-        given = {"trained": str(tmp_path / "trained"), "figures": str(tmp_path), "out": str(tmp_path / "out")}
-        steps.register(**given, tracking=f"sqlite:///{home / 'mlflow.db'}", model="once", cache="")
+        steps.register(release, str(tmp_path / "trained"), str(tmp_path), str(tmp_path / "out"))
         return dict(json.loads((tmp_path / "out" / steps.VERSION).read_text()))
 
     first = register(1.25)

@@ -145,9 +145,7 @@ def test_it_compiles_for_vertex_ai(repository: Path, tmp_path: Path) -> None:
     executors = pipeline["deploymentSpec"]["executors"].values()
     assert {executor["container"]["image"] for executor in executors} == {image}
     assert not any("pip install" in word for e in executors for word in e["container"]["command"])
-    assert {"clips", "held_out", "config", "trust", "tracking"} <= set(
-        pipeline["root"]["inputDefinitions"]["parameters"]
-    )
+    assert pipeline["root"]["inputDefinitions"]["parameters"] == {"release": {"parameterType": "STRUCT"}}
 
 
 @pytest.mark.timeout(1800)
