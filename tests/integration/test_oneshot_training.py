@@ -169,7 +169,7 @@ def test_keras_lights_as_the_painter_does(made):
         wanted = relight.quotient(row[..., 6].astype(np.float32) / 255)
         weight = cv2.resize(row[..., 6], (32, 32), interpolation=cv2.INTER_AREA) > 100
         assert np.abs(found - wanted)[weight].mean() < 0.02
-        difference = np.abs(painted(row[..., 3:6], relight.tones(wanted)) - picture)
+        difference = np.abs(painted(row[..., 3:6], relight.lighting(wanted)) - picture)
         assert difference[row[..., 6] > 200].mean() < 1.5
 
 

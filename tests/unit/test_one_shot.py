@@ -306,6 +306,22 @@ def test_pixels_beside_a_narrow_triangle_come_from_nearby():
     assert away[inside].max() < 40
 
 
+def test_folded_lids_leave_no_pixel_behind():
+    """Eyes far wider open than the photo's fold the lids above; the map stays smooth there."""
+    wide = CONTROL.copy()
+    for ring in EYES:
+        points = list(ring[0])
+        middle = CONTROL[points].mean(0)
+        wide[points, 1] = middle[1] + (CONTROL[points, 1] - middle[1]) * 2.2
+    positions, covered = ReferenceWarp(reference(3), CONTROL_PX).map(wide)
+    lids = np.zeros_like(covered)
+    for ring in EYES:
+        cv2.fillPoly(lids, [np.rint(wide[list(ring[0]), :2]).astype(np.int32)], 255)
+    near = (cv2.dilate(lids, np.ones((9, 9))) > 0) & (covered > 0)
+    rough = np.abs(cv2.Laplacian(positions[..., 1], cv2.CV_32F, ksize=1))
+    assert np.percentile(rough[near], 99.5) < 10
+
+
 def test_highlights_find_room_below_white():
     """A shiny nose in a bright, flat light: the mean follows, and nothing is cut off at white."""
     ones = np.ones((CONTROL_PX, CONTROL_PX), np.float32)
@@ -313,9 +329,9 @@ def test_highlights_find_room_below_white():
     cv2.ellipse(shiny, (64, 64), (3, 9), 0, 0, 360, (150, 150, 150), -1)
     cv2.ellipse(shiny, (30, 64), (3, 9), 0, 0, 360, (40, 40, 40), -1)
     relight = Relight(np.full_like(shiny, 215), shiny)
-    tones = relight.tones(relight.quotient(ones))
-    lit = lit_by(shiny, tones)
-    assert len(tones) == 2
+    lighting = relight.lighting(relight.quotient(ones))
+    lit = lit_by(shiny, lighting)
+    assert len(lighting.tones) == 2
     assert 225 < np.median(lit[60:68, 63:66]) < 255, "the highlight is bright, not burnt"
     assert lit[20:40, 30:98].mean() == pytest.approx(215, rel=0.04)
     assert np.median(lit[60:68, 29:32]) < 215 - 1.1 * 50, "what is dark keeps its contrast"
@@ -328,10 +344,24 @@ def test_dark_skin_in_bright_light_keeps_its_contrast():
     dark = np.clip(50 + rng.normal(0, 6, (CONTROL_PX, CONTROL_PX, 3)), 0, 255).astype(np.uint8)
     bright = np.full_like(dark, 150)
     relight = Relight(bright, dark)
-    ((gain, lift),) = relight.tones(relight.quotient(ones))
+    ((gain, lift),) = relight.lighting(relight.quotient(ones)).tones
     middle = np.s_[8:24, 8:24]
     assert gain.max() <= 1.25
     assert (gain * 50 + lift)[middle].mean() == pytest.approx(150, rel=0.03)
     dim = Relight(dark, bright)
-    ((gain, lift),) = dim.tones(dim.quotient(ones))
+    ((gain, lift),) = dim.lighting(dim.quotient(ones)).tones
     assert not lift.any(), "what is darkened is multiplied"
+
+
+def test_black_brow_on_brown_skin_stays_black_on_pale_skin():
+    """The skin takes the driver's tone; a brow has none, and neither gets grey nor blue."""
+    brown = np.empty((CONTROL_PX, CONTROL_PX, 3), np.uint8)
+    brown[:] = (55, 75, 115)
+    cv2.rectangle(brown, (50, 60), (78, 63), (22, 22, 24), -1)
+    relight = Relight(np.full_like(brown, (195, 205, 225)), brown)
+    ones = np.ones((CONTROL_PX, CONTROL_PX), np.float32)
+    lit = lit_by(brown, relight.lighting(relight.quotient(ones))).astype(np.float32)
+    brow, skin = lit[61:63, 54:74].reshape(-1, 3), lit[20:44, 30:98].reshape(-1, 3)
+    assert skin.mean(0) == pytest.approx([195, 205, 225], rel=0.05)
+    assert brow.mean() < 90, "black, not grey"
+    assert brow.mean(0)[0] - brow.mean(0)[2] < 15, "and not blue"

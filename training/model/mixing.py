@@ -31,7 +31,7 @@ from training.model.tracking import Tracker
 from training.network import DepthToSpace
 from understudy.draw.contact_sheet import labelled
 from understudy.swap.one_shot import CONTROL_PX
-from understudy.swap.relight import AROUND, FLOOR, GAINS, LIGHT_GRID, LIMITS, SIGMA, WHITE
+from understudy.swap.relight import AROUND, FLOOR, GAINS, LIGHT_GRID, LIMITS, SIGMA, WHITE, lift_shares
 
 # ---- network ---------------------------------------------------------------------------------------------------
 
@@ -139,7 +139,7 @@ def light(driver: Any, warped: Any, weight: Any) -> Any:
 
 
 def lit_by(final: Any, warped: Any) -> Any:
-    """Return the photo in a light, by `understudy.swap.relight.Relight.tones`: float32 [N, 128, 128, 3]."""
+    """Return the photo in a light, by `understudy.swap.relight.Relight.lighting`: float32 [N, 128, 128, 3]."""
     step = CONTROL_PX // LIGHT_GRID
     small = ops.average_pool(warped, step, step, padding="valid")
     smooth = _blurred(small, LIGHT_GRID * SIGMA, 13)
@@ -149,8 +149,17 @@ def lit_by(final: Any, warped: Any) -> Any:
     room = (WHITE / 255 - wanted) / ops.maximum(peaks - ops.max(smooth, axis=-1, keepdims=True), 1 / 255)
     room = _blurred(ops.clip(room, *GAINS), LIGHT_GRID * SIGMA / 2, 7)
     gain = ops.minimum(final, GAINS[1])
-    lit = [warped * _enlarged(each) + _enlarged((final - each) * smooth) for each in (gain, ops.minimum(gain, room))]
+    coloured, neutral = lift_shares(ops.clip(_grey(warped) / ops.maximum(_enlarged(_grey(smooth)), 1e-3), 0.0, 1.0))
+    lit: list[Any] = []
+    for each in (gain, ops.minimum(gain, room)):
+        lift = (final - each) * smooth
+        lit.append(warped * _enlarged(each) + coloured * _enlarged(lift) + neutral * _enlarged(_grey(lift)))
     return ops.clip(ops.minimum(*lit), 0.0, 1.0)
+
+
+def _grey(picture: Any) -> Any:
+    """Return a BGR picture's grey as OpenCV has it: [N, H, W, 1]."""
+    return ops.sum(picture * np.array([0.114, 0.587, 0.299], np.float32), axis=-1, keepdims=True)
 
 
 def _blurred(image: Any, sigma: float, reach: int) -> Any:

@@ -33,6 +33,8 @@ _SAMPLES_A_PX = 3.0
 _MOUTH_STEPS = 8
 # How far the map goes on where no triangle lies.
 _GROWN_PX = 4
+# How wide the median is that smooths folds, px of the grid.
+_FOLDED_PX = 5
 # How far beside its triangle a pixel may come from, px of the reference.
 _SLACK_PX = 4.0
 # Where no triangle lies, every pixel comes from here.
@@ -104,7 +106,9 @@ class ReferenceWarp:
         right, bottom = np.take(high, which, axis=1)
         x_from = np.clip(xx * x + xy * y + x0, left, right)
         y_from = np.clip(yx * x + yy * y + y0, top, bottom)
-        return np.asarray(cv2.merge([x_from, y_from]), np.float32), covered
+        # Where lids fold, a pixel falls to any of several narrow triangles. A median leaves an affine map as it is.
+        maps = [cv2.medianBlur(each, _FOLDED_PX) for each in (x_from, y_from)]
+        return np.asarray(cv2.merge(maps), np.float32), covered
 
     def sampled(self, positions: Map, scale: float, scratch: Scratch | None = None) -> NDArray[np.uint8]:
         """Read the reference.

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from understudy.swap.gaze import Eyes, Irises, moved_irises
 from understudy.swap.mesh_warp import Map, Mask, ReferenceFace, ReferenceWarp, oval_area
-from understudy.swap.relight import GAINS, LIGHT_GRID, Light, Relight, Tone, quotient
+from understudy.swap.relight import GAINS, LIGHT_GRID, Light, Lighting, Relight, lift_shares, quotient
 from understudy.swap.scratch import Scratch
 from understudy.swap.skin import skin_at_edge
 from understudy.vision.face import Matrix, Points
@@ -115,14 +115,14 @@ class Decision(NamedTuple):
         positions: float32 [128, 128, 2], where each pixel of the crop comes from, px of the reference.
         scale: px of the reference a px of the crop.
         opacity: float32 [128, 128], 0 to 1.
-        tones: how the reference is lit: the darkest of them (`Relight.tones`).
+        lighting: how the reference is lit (`Relight.lighting`).
         colour: how much of its colour it keeps, 0 to 1.
     """
 
     positions: Map
     scale: float
     opacity: NDArray[np.float32]
-    tones: list[Tone]
+    lighting: Lighting
     colour: float
 
 
@@ -188,14 +188,14 @@ class OneShotRenderer:
 
     def _mixed(
         self, driver: DriverFace, warped: NDArray[np.uint8], covered: Mask, options: PaintOptions
-    ) -> tuple[NDArray[np.float32], list[Tone], float]:
-        """Return opacity, float32 [128, 128], the tones of the light, and the share of colour."""
+    ) -> tuple[NDArray[np.float32], Lighting, float]:
+        """Return opacity, float32 [128, 128], how the reference is lit, and the share of colour."""
         coverage = soft_coverage(covered)
         relight = Relight(driver.crop, warped)
         light = relight.quotient(coverage)
         opacity = coverage
         if self._mixer is not None:
-            lit = lit_by(warped, relight.tones(light))
+            lit = lit_by(warped, relight.lighting(light))
             pictures = [each * np.float32(1 / 255) for each in (driver.crop, lit)]
             seen = self._mixer.mix(np.asarray(cv2.merge([*pictures, coverage]), np.float32)[None])
             low, high = _SURE
@@ -206,7 +206,7 @@ class OneShotRenderer:
                 opacity = shown
             # What stands before the face must not light it.
             light = relight.quotient(shown)
-        return opacity, relight.tones(light), relight.saturation(light, coverage)
+        return opacity, relight.lighting(light), relight.saturation(light, coverage)
 
     def paint_as(
         self,
@@ -224,14 +224,7 @@ class OneShotRenderer:
         face = self._warp.sampled(positions, how.scale * zoom, scratch)
         mesh, to_target = _onto(driver.lidded, target.to_crop), cv2.invertAffineTransform(to_crop)
         self._look(face, driver, mesh, np.asarray(to_target, np.float32), options)
-        grid = to_crop * (LIGHT_GRID / CONTROL_PX)
-        grid[:, 2] += (LIGHT_GRID / CONTROL_PX - 1) / 2
-        lit = face
-        for place, tone in reversed(list(enumerate(how.tones))):  # the first in the face's own memory, and so last
-            into = face if place == 0 else scratch.bytes("flat", face.shape)
-            toned = _toned(face, tone, grid, target, scratch, into)
-            lit = toned if lit is face else cv2.min(toned, lit, toned)
-        face = np.asarray(lit, np.uint8)
+        face = lit(face, how.lighting, target, scratch)
         flags, size = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, (target.width, target.height)
         opacity = cv2.warpAffine(
             np.rint(how.opacity * 255).astype(np.uint8),
@@ -260,38 +253,88 @@ class OneShotRenderer:
         return np.asarray(cv2.insertChannel(opacity, face, 3), np.uint8)
 
 
-def _toned(
+def lit(face: NDArray[np.uint8], lighting: Lighting, target: Target, scratch: Scratch) -> NDArray[np.uint8]:
+    """Light a painted face.
+
+    In bytes, which takes a third of what float32 does: a gain is off by 1/400 at most, a lift by half a level.
+
+    Args:
+        face: uint8 [H, W, 4], BGR and where it may be shown; written to.
+        lighting: how.
+        target: where it lies in the crop.
+        scratch: memory to work in.
+
+    Returns:
+        uint8 [H, W, 4], in the face's own memory; its fourth channel is as it was.
+    """
+    grid = target.to_crop.astype(np.float64) * (LIGHT_GRID / CONTROL_PX)
+    grid[:, 2] += (LIGHT_GRID / CONTROL_PX - 1) / 2
+    shares = None
+    if any(float(tone.lift.max()) > _LEAST_LIFT for tone in lighting.tones):
+        shares = _lift_shares(face, lighting, grid, target, scratch)
+    darkest: NDArray[np.uint8] | None = None
+    for place, tone in reversed(list(enumerate(lighting.tones))):  # the first in the face's own memory, and so last
+        gain = np.full((LIGHT_GRID, LIGHT_GRID, 4), 1 / _GAIN_STEP, np.float32)
+        gain[..., :3] = tone.gain * np.float32(1 / _GAIN_STEP)
+        into = face if place == 0 else scratch.bytes("flat", face.shape)
+        toned = cv2.multiply(face, enlarged_over(_bytes(gain), grid, target, scratch), into, _GAIN_STEP)
+        if shares is not None:
+            toned = _lifted(np.asarray(toned, np.uint8), tone.lift, shares, grid, target, scratch)
+        darkest = np.asarray(toned if darkest is None else cv2.min(toned, darkest, toned), np.uint8)
+    assert darkest is not None  # there is always a tone
+    return darkest
+
+
+_Shares = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+
+
+def _lift_shares(
+    face: NDArray[np.uint8], lighting: Lighting, grid: NDArray[np.float64], target: Target, scratch: Scratch
+) -> _Shares:
+    """Return how much of a lift each pixel gets, 255 for all: in colour, uint8 [H, W, 4], and without, [H, W]."""
+    flat = face.shape[:2]
+    smooth = enlarged_over(_bytes(lighting.smooth), grid, target, scratch)
+    grey = cv2.cvtColor(face, cv2.COLOR_BGRA2GRAY, scratch.bytes("grey", flat))
+    tone = cv2.divide(grey, smooth, grey, 255)
+    coloured = cv2.LUT(tone, _LIFTS[0], scratch.bytes("coloured", flat))
+    neutral = cv2.LUT(tone, _LIFTS[1], scratch.bytes("neutral", flat))
+    return cast(_Shares, (cv2.merge([coloured] * 4, scratch.bytes("shares", face.shape)), neutral))
+
+
+def _lifted(
     face: NDArray[np.uint8],
-    tone: Tone,
+    lift: Light,
+    shares: _Shares,
     grid: NDArray[np.float64],
     target: Target,
     scratch: Scratch,
-    into: NDArray[np.uint8],
 ) -> NDArray[np.uint8]:
-    """Return a painted face, uint8 [H, W, 4], in a light; its fourth channel stays as it is.
+    """Add a lift to a face, uint8 [H, W, 4], in place."""
+    levels = np.zeros((LIGHT_GRID, LIGHT_GRID, 4), np.float32)
+    levels[..., :3] = lift
+    coloured, neutral = shares
+    whole = enlarged_over(_bytes(levels), grid, target, scratch)
+    cv2.add(face, cv2.multiply(whole, coloured, whole, 1 / 255), face)
+    grey = np.asarray(cv2.cvtColor(lift, cv2.COLOR_BGR2GRAY), np.float32)[..., None]
+    grey = enlarged_over(_bytes(grey), grid, target, scratch)
+    grey = cv2.multiply(grey, neutral, scratch.bytes("grey lift", face.shape[:2]), 1 / 255)
+    nothing = scratch.bytes("nothing", face.shape[:2])
+    nothing[:] = 0
+    return np.asarray(cv2.add(face, cv2.merge([grey, grey, grey, nothing]), face), np.uint8)
 
-    In bytes, a third of what float32 takes: a gain is off by 1/400 at most, a lift by half a level.
-    """
-    gain = np.full((LIGHT_GRID, LIGHT_GRID, 4), 1 / _GAIN_STEP, np.float32)
-    gain[..., :3] = tone.gain * np.float32(1 / _GAIN_STEP)
-    lit = cv2.multiply(face, enlarged_over(_bytes(gain), grid, target, scratch), into, _GAIN_STEP)
-    if float(tone.lift.max()) > _LEAST_LIFT:
-        lift = np.zeros((LIGHT_GRID, LIGHT_GRID, 4), np.float32)
-        lift[..., :3] = tone.lift
-        lit = cv2.add(lit, enlarged_over(_bytes(lift), grid, target, scratch), lit)
-    return np.asarray(lit, np.uint8)
+
+_LIFTS = [np.rint(share * 255).astype(np.uint8) for share in lift_shares(np.arange(256, dtype=np.float32) / 255)]
 
 
 def _bytes(values: NDArray[np.float32]) -> NDArray[np.uint8]:
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
-def lit_by(warped: NDArray[np.uint8], tones: list[Tone]) -> NDArray[np.float32]:
-    """Return a photo on its mesh, uint8 [128, 128, 3], in a light: float32 [128, 128, 3], 0 to 255."""
-    pictures = [
-        cv2.add(cv2.multiply(warped, enlarged(tone.gain), dtype=cv2.CV_32F), enlarged(tone.lift)) for tone in tones
-    ]
-    return np.minimum(np.minimum.reduce(pictures), 255)
+def lit_by(warped: NDArray[np.uint8], lighting: Lighting) -> NDArray[np.uint8]:
+    """Return a photo on its mesh, uint8 [128, 128, 3], in a light."""
+    face = np.asarray(cv2.cvtColor(warped, cv2.COLOR_BGR2BGRA), np.uint8)
+    whole = Target(np.eye(2, 3, dtype=np.float32), CONTROL_PX, CONTROL_PX)
+    return np.asarray(cv2.cvtColor(lit(face, lighting, whole, Scratch()), cv2.COLOR_BGRA2BGR), np.uint8)
 
 
 def soft_coverage(covered: Mask) -> NDArray[np.float32]:

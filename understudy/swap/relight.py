@@ -7,7 +7,7 @@ photo's. Blurs are normalised by where the face lies and is in sight, so that ha
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -46,6 +46,19 @@ class Tone(NamedTuple):
     lift: Light
 
 
+class Lighting(NamedTuple):
+    """How a photo is lit: the darkest of its tones counts.
+
+    Attributes:
+        tones: one or two.
+        smooth: float32 [32, 32, 1], the photo's own smooth tone, grey: what is darker is a brow, a lash, an iris, and
+            gets less of a lift (`lift_shares`).
+    """
+
+    tones: list[Tone]
+    smooth: Light
+
+
 class Relight:
     """A driver's crop and a photo on its mesh, compared coarsely. Not thread-safe: one per face and frame.
 
@@ -76,7 +89,7 @@ class Relight:
         ratio = (sides[..., :3] + np.float32(1e-3)) / (sides[..., 3:] + np.float32(1e-3))
         return np.asarray(np.clip(ratio, *LIMITS), np.float32)
 
-    def tones(self, light: Light) -> list[Tone]:
+    def lighting(self, light: Light) -> Lighting:
         """Split a light into what multiplies and what is added; the darkest of the pictures so lit is right.
 
         The first tone keeps the contrast of dark skin in bright light. The second one, where it is needed, is flatter:
@@ -93,7 +106,8 @@ class Relight:
         room = cv2.GaussianBlur(np.clip(room, *GAINS), (0, 0), LIGHT_GRID * SIGMA / 2)
         flat = np.minimum(gain, room[..., None])
         gains = [gain] if float((gain - flat).max()) < _LEAST_BEND else [gain, flat]
-        return [Tone(each, np.asarray((light - each) * smooth, np.float32)) for each in gains]
+        tones = [Tone(each, np.asarray((light - each) * smooth, np.float32)) for each in gains]
+        return Lighting(tones, np.asarray(cv2.cvtColor(smooth, cv2.COLOR_BGR2GRAY), np.float32)[..., None])
 
     def saturation(self, light: Light, weight: NDArray[np.float32]) -> float:
         """Return how much of the persona's own colour the driver's camera would show: 0 for a black-and-white one.
@@ -112,6 +126,19 @@ class Relight:
             spread = cv2.max(cv2.max(blue, green), red) - cv2.min(cv2.min(blue, green), red)
             spreads.append(float((spread * shown).sum()))
         return float(np.clip(spreads[0] / (spreads[1] + 1e-3), 0.0, 1.0))
+
+
+def lift_shares(tone: Any) -> tuple[Any, Any]:
+    """Return how much of a lift a pixel gets in its colour, and how much without.
+
+    A lift moves one skin to another's tone. A black brow has no skin's tone: lifted, it is grey, and blue where skin
+    gets paler. So what is darker than its neighbourhood gets less, down to none for black, and less of its colour.
+
+    Args:
+        tone: a pixel's grey by the smooth one about it, 0 to 1 (and 1 where it is brighter); any array, or Keras' own.
+    """
+    share = tone * tone * (3 - 2 * tone)  # its slope is 0 at 1: skin keeps its contrast
+    return share * tone, share * (1 - tone)
 
 
 def quotient(driver: NDArray[np.uint8], warped: NDArray[np.uint8], weight: NDArray[np.float32]) -> Light:
