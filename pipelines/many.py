@@ -18,6 +18,7 @@ import hashlib
 import importlib
 import io
 import json
+import logging
 import os
 import sys
 import time
@@ -215,13 +216,14 @@ def run_on_ray(items: Sequence[Item], address: str, workers: int) -> Iterator[Ou
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # a busy machine takes its time
     import ray
+    from ray.exceptions import RayError
 
     carried = {key: value for key, value in os.environ.items() if key.startswith(_CARRIED)}
     carried["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), carried.get("PYTHONPATH", "")]))
     size: dict[str, Any] = {"address": address}
     if address == LOCAL:
         size = {"address": LOCAL, "num_cpus": workers, "object_store_memory": 80 << 20, "include_dashboard": False}
-    ray.init(**size, runtime_env={"env_vars": carried}, log_to_driver=False, logging_level="ERROR")
+    ray.init(**size, runtime_env={"env_vars": carried}, log_to_driver=False, logging_level=logging.ERROR)
     try:
         remote = ray.remote(num_cpus=1, max_retries=_RETRIES)(run_item)
         waiting = {remote.options(name=item.task).remote(item): item for item in items}
@@ -231,7 +233,7 @@ def run_on_ray(items: Sequence[Item], address: str, workers: int) -> Iterator[Ou
                 item = waiting.pop(reference)
                 try:
                     yield ray.get(reference)
-                except ray.exceptions.RayError as error:
+                except RayError as error:
                     yield Outcome(item.out, "failed", 0.0, "lost", _last_line(str(error)))
     finally:
         ray.shutdown()

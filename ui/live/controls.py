@@ -93,14 +93,18 @@ def _choose_preset() -> None:
                 key=f"drop-{each}",
                 icon=":material/delete:",
                 type="tertiary",
-                on_click=presets().pop,
-                args=(each, None),
+                on_click=_drop_preset,
+                args=(each,),
             )
+
+
+def _drop_preset(name: str) -> None:
+    presets().pop(name, None)
 
 
 def _apply_preset() -> None:
     name = st.session_state.get("preset")
-    if name in presets():
+    if name is not None and name in presets():
         apply_preset(name)
 
 

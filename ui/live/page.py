@@ -1,7 +1,7 @@
 """The Live page: pick a persona, start the camera, be someone else."""
 
 import time
-from typing import Any
+from typing import Any, cast
 
 import streamlit as st
 from streamlit_webrtc import WebRtcMode, webrtc_streamer
@@ -14,7 +14,7 @@ from ui.live.outputs_panel import outputs_panel
 from ui.live.persona_picker import face_address
 from ui.live.stage import Scene, stage
 from ui.live.status import LOOK_EVERY_S, is_silent, is_streaming, show_status, stage_times
-from ui.parts.camera_check import REMEDIES, camera_state
+from ui.parts.camera_check import REMEDIES, CameraState, camera_state
 from ui.relay import aiortc_tuning
 from ui.relay.camera_socket import camera_socket
 from ui.relay.choice import relay_for, remedy_for
@@ -157,7 +157,7 @@ def _webrtc_camera(viewer: Viewer, camera: Camera) -> WebRtcStreamerContext:
         },
         sink_video_track=stream.sink,
         sink_audio_track=stream.sound_sink,
-        player_factory=lambda: stream,
+        player_factory=cast(Any, lambda: stream),  # asked for its tracks alone, as MediaPlayer is
         sendback_audio=False,
         media_toggle_controls=False,
         video_html_attrs={"autoPlay": True, "controls": False, "muted": True, "style": {"width": "100%"}},
@@ -165,9 +165,9 @@ def _webrtc_camera(viewer: Viewer, camera: Camera) -> WebRtcStreamerContext:
             "start": "Start the camera",
             "stop": "Stop",
             "select_device": "Choose a camera",
-            "device_access_denied": REMEDIES["denied"],
-            "media_api_not_available": REMEDIES["insecure"],
-            "device_not_available": REMEDIES["absent"],
+            "device_access_denied": REMEDIES[CameraState.DENIED],
+            "media_api_not_available": REMEDIES[CameraState.INSECURE],
+            "device_not_available": REMEDIES[CameraState.ABSENT],
         },
     )
 

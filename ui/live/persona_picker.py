@@ -8,6 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 import streamlit as st
+from streamlit.components.v2 import component
 
 from understudy.bundle.bundle import PersonaInfo
 
@@ -44,7 +45,7 @@ img { display: block; width: 100%; height: 100%; object-fit: cover; }
 def _component() -> Any:
     script = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
     html = '<div class="faces" role="radiogroup"></div>'
-    return st.components.v2.component("persona_picker", html=html, css=_CSS, js=script)
+    return component("persona_picker", html=html, css=_CSS, js=script)
 
 
 def pick_persona(groups: Mapping[str, Sequence[PersonaInfo]], suiting: str = "") -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import streamlit as st
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from streamlit.components.v2 import component
 
 from ui.relay.camera_socket import below_base
 from ui.session.viewer import ViewerRegistry
@@ -70,7 +71,7 @@ class Scene:
 @st.cache_resource(show_spinner=False)
 def _component() -> Any:
     script = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
-    return st.components.v2.component("stage", html=bar_html(), css=_CSS, js=script)
+    return component("stage", html=bar_html(), css=_CSS, js=script)
 
 
 def bar_html() -> str:

@@ -4,6 +4,7 @@ from enum import StrEnum
 from typing import Any
 
 import streamlit as st
+from streamlit.components.v2 import component
 
 _JS = """
 export default function ({ parentElement, setStateValue }) {
@@ -56,7 +57,7 @@ REMEDIES = {
 
 @st.cache_resource(show_spinner=False)
 def _component() -> Any:
-    return st.components.v2.component("camera_check", js=_JS)
+    return component("camera_check", js=_JS)
 
 
 def camera_state() -> CameraState:

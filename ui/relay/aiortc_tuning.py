@@ -27,7 +27,7 @@ def tune() -> None:
     """Set all of it. Idempotent; from a script run, before `webrtc_streamer`. Counts for connections made later."""
     install_unbuffered_relay()
     with _lock:
-        rtcrtpreceiver.JitterBuffer = PromptJitterBuffer
+        rtcrtpreceiver.JitterBuffer = PromptJitterBuffer  # pyright: ignore[reportPrivateImportUsage]
         aiortc.codecs.Vp8Encoder = QuickVp8Encoder  # type: ignore[misc]
         raise_bitrates()
 
@@ -102,7 +102,8 @@ class QuickVp8Encoder(vpx.Vp8Encoder):
         codec = self.codec
         if codec is None or (codec.width, codec.height) != (frame.width, frame.height):
             return False
-        return abs(self.target_bitrate - codec.bit_rate) <= 0.1 * codec.bit_rate
+        bitrate = codec.bit_rate or 0
+        return abs(self.target_bitrate - bitrate) <= 0.1 * bitrate
 
 
 def _vp8(width: int, height: int, bitrate: int) -> Any:
@@ -132,8 +133,8 @@ def raise_bitrates() -> None:
     answer.
     """
     for encoder in (vpx, h264):
-        encoder.DEFAULT_BITRATE = START_BITRATE
-        encoder.MAX_BITRATE = LARGEST_BITRATE
+        encoder.DEFAULT_BITRATE = START_BITRATE  # pyright: ignore[reportAttributeAccessIssue]
+        encoder.MAX_BITRATE = LARGEST_BITRATE  # pyright: ignore[reportAttributeAccessIssue]
     for codec in CODECS["video"]:
         if not is_rtx(codec):
             codec.parameters |= {

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import streamlit as st
+from streamlit.components.v2 import component
 
 from ui.parts.camera_check import REMEDIES, CameraState
 
@@ -49,7 +50,7 @@ def _component() -> Any:
     names = ("camera_socket.js", "camera_worker.js")
     page, worker = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in names)
     script = f"const WORKER_SOURCE = {json.dumps(worker)};\n{page}"
-    return st.components.v2.component("camera_socket", html=_HTML, css=_CSS, js=script)
+    return component("camera_socket", html=_HTML, css=_CSS, js=script)
 
 
 class Camera(NamedTuple):

@@ -49,7 +49,8 @@ def _frame_views(frame: av.VideoFrame) -> list[tuple[NDArray[np.uint8], NDArray[
     """The pixels of each plane, [h, w], and the padding to their right, [h, 0 or more], as views."""
     views: list[tuple[NDArray[np.uint8], NDArray[np.uint8]]] = []
     for plane in frame.planes:
-        rows = np.frombuffer(plane, np.uint8)[: plane.height * plane.line_size].reshape(plane.height, plane.line_size)
+        pixels = np.frombuffer(memoryview(plane), np.uint8)[: plane.height * plane.line_size]
+        rows = pixels.reshape(plane.height, plane.line_size)
         views.append((rows[:, : plane.width], rows[:, plane.width :]))
     return views
 

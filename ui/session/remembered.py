@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import streamlit as st
+from streamlit.components.v2 import component
 
 from understudy.swap.settings import LEAST_STRENGTH
 
@@ -66,7 +67,7 @@ _KEPT: Mapping[str, Callable[[object], bool]] = {
 @st.cache_resource(show_spinner=False)
 def _component() -> Any:
     script = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
-    return st.components.v2.component("remembered", js=script)
+    return component("remembered", js=script)
 
 
 def recall() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import streamlit as st
+from streamlit.components.v2 import component
 
 from ui.parts.camera_check import REMEDIES, CameraState
 
@@ -82,7 +83,7 @@ class Take:
 @st.cache_resource(show_spinner=False)
 def _component() -> Any:
     script = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
-    return st.components.v2.component("camera_recorder", html=_HTML, css=_CSS, js=script)
+    return component("camera_recorder", html=_HTML, css=_CSS, js=script)
 
 
 def record(prompts: Sequence[Prompt], key: str) -> Take | None:

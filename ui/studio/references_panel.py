@@ -70,6 +70,10 @@ def learn(persona: ShelfPersona, frames: int | None = None) -> Job:
     return job
 
 
+def _learn(persona: ShelfPersona) -> None:
+    learn(persona)
+
+
 def _start(persona: ShelfPersona, is_first: bool) -> None:
     """Draw the button, or what it needs."""
     if not is_local_or_logged_in():
@@ -89,7 +93,7 @@ def _start(persona: ShelfPersona, is_first: bool) -> None:
         key="learn",
         type="primary" if is_first else "secondary",
         icon=":material/school:",
-        on_click=learn,
+        on_click=_learn,
         args=(persona,),
     )
     st.caption(
