@@ -7,6 +7,8 @@ from importlib.metadata import PackageNotFoundError, distribution
 
 import pytest
 
+pytest_plugins = ["tests.support.side_by_side", "tests.support.recorded_once"]
+
 _ONE_OF_EACH_GROUP = ("keras", "google-cloud-aiplatform", "kfp", "hypothesis")
 _BROUGHT = "UNDERSTUDY_TEST_GROUPS"
 

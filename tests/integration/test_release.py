@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import yaml
 
 from pipelines.chain import STEPS
 from pipelines.code_digest import PACKAGES
+from tests.support.outside import Outcome, device_ids, need_namespaces, run_recorded, what_is_missing
 from training.sample import write_sample
 from training.still import write_still
 from understudy.consent.check import write_record
@@ -34,8 +36,8 @@ class _Site:
     def code(self) -> Path:
         return self.folder / "code"
 
-    def release(self, *more: str, runner: str = "inline") -> subprocess.CompletedProcess[str]:
-        """Run `pipelines.release run` on the sample, as a user does."""
+    def release(self, *more: str, runner: str = "inline", is_recorded: bool = False) -> Outcome:
+        """Run `pipelines.release run` on the sample, as a user does; in a network of its own if recorded."""
         sample = self.folder / "sample"
         clips = ("--clips", *(str(sample / f"{name}.mp4") for name in ("sways", "mirrored")))
         persona = (
@@ -52,11 +54,15 @@ class _Site:
         command += ["--config", "oneshot_quick.toml", "--set", *TINY.split(), "--work", str(self.folder / "work")]
         gates = () if "--gates" in more else ("--gates", str(self.gates("held", coverage=0.0)))
         # Where MLflow is must be ours: a test before this one may have left another's address.
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-        environment = {**inherited, "UNDERSTUDY_HOME": str(self.folder / "keys"), "HOME": str(self.folder)}
-        return subprocess.run(
-            [*command, *gates, *more], cwd=self.code, env=environment, capture_output=True, text=True, check=False
+        others = [f"--unset={name}" for name in os.environ if name.startswith("MLFLOW_")]
+        command = ["env", *others, *command, *gates, *more]
+        ours = {"UNDERSTUDY_HOME": str(self.folder / "keys"), "HOME": str(self.folder), "PYTHONPATH": ""}
+        if is_recorded:
+            return run_recorded(command, ours, limit_s=900, cwd=self.code)
+        done = subprocess.run(
+            command, cwd=self.code, env={**os.environ, **ours}, capture_output=True, text=True, check=False
         )
+        return Outcome(done.returncode, done.stdout + done.stderr, [])
 
     def gates(self, name: str, coverage: float) -> Path:
         path = self.folder / f"{name}.toml"
@@ -67,12 +73,11 @@ class _Site:
         return self.folder / "work" / "results" / step / name
 
 
-def steps_done(answer: subprocess.CompletedProcess[str]) -> list[str]:
+def steps_done(answer: Outcome) -> list[str]:
     """Return the steps that the command says it did; all others it must say that it skipped."""
-    assert answer.returncode == 0, answer.stderr[-4000:]
-    words = [line.split()[:2] for line in answer.stdout.splitlines() if line.split()[:1][0:1] and " s  " in line]
-    told = {name: word for name, word in words if name in STEPS}
-    assert list(told) == list(STEPS), answer.stdout
+    assert answer.status == 0, answer.output[-4000:]
+    told = dict(re.findall(r"^(\w+) +(skipped|done) +\d+\.\d s  ", answer.output, re.MULTILINE))
+    assert list(told) == list(STEPS), answer.output
     return [name for name, word in told.items() if word == "done"]
 
 
@@ -113,9 +118,9 @@ def _consent(folder: Path, photo: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def first(site: _Site) -> subprocess.CompletedProcess[str]:
-    """The first release, by Kubeflow's local runner."""
-    return site.release(runner="kfp")
+def first(site: _Site) -> Outcome:
+    """The first release, by Kubeflow's local runner; whatever it sends to the outside is recorded where that works."""
+    return site.release(runner="kfp", is_recorded=not what_is_missing())
 
 
 def _tasks(path: Path) -> dict[str, set[str]]:
@@ -149,9 +154,7 @@ def test_it_compiles_for_vertex_ai(repository: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(1800)
-def test_kubeflows_local_runner_goes_from_clips_to_a_rehearsed_deployment(
-    site: _Site, first: subprocess.CompletedProcess[str]
-) -> None:
+def test_kubeflows_local_runner_goes_from_clips_to_a_rehearsed_deployment(site: _Site, first: Outcome) -> None:
     assert steps_done(first) == list(STEPS)
     cache = site.folder / "work" / "cache"
     (calls,) = cache.glob("deploy/*/out/calls.jsonl")
@@ -161,39 +164,42 @@ def test_kubeflows_local_runner_goes_from_clips_to_a_rehearsed_deployment(
     assert json.loads(decision.read_text())["promoted"]
 
 
+def test_a_release_reaches_nobody_outside_and_keeps_no_devices_id(site: _Site, first: Outcome) -> None:
+    need_namespaces()
+    assert first.attempts == [] and device_ids(site.folder) == []
+
+
 @pytest.mark.timeout(900)
-def test_a_second_run_skips_everything_whichever_runner(site: _Site, first: subprocess.CompletedProcess[str]) -> None:
-    assert first.returncode == 0, first.stderr[-4000:]
+def test_a_second_run_skips_everything_whichever_runner(site: _Site, first: Outcome) -> None:
+    assert first.status == 0, first.output[-4000:]
     assert steps_done(site.release()) == []
     assert site.result("train", "bundle").is_dir()
     assert json.loads(site.result("register", "version.json").read_text())["version"] == 1
 
 
 @pytest.mark.timeout(900)
-def test_a_change_reruns_only_what_depends_on_it(site: _Site, first: subprocess.CompletedProcess[str]) -> None:
-    assert first.returncode == 0, first.stderr[-4000:]
+def test_a_change_reruns_only_what_depends_on_it(site: _Site, first: Outcome) -> None:
+    assert first.status == 0, first.output[-4000:]
     other_region = site.release("--region", "europe-west1")
     assert steps_done(other_region) == ["deploy"]
-    assert "changed: setting region" in other_region.stdout
+    assert "changed: setting region" in other_region.output
     plan = site.code / "serving" / "vertex" / "plan.py"
     plan.write_text(plan.read_text() + "# another line\n")
     other_code = site.release()
-    assert steps_done(other_code) == ["deploy"] and "changed: code" in other_code.stdout
+    assert steps_done(other_code) == ["deploy"] and "changed: code" in other_code.output
     other_gates = site.release("--gates", str(site.gates("other", coverage=0.001)))
     assert "promote" in steps_done(other_gates) and "train" not in steps_done(other_gates)
 
 
 @pytest.mark.timeout(900)
-def test_a_gate_that_does_not_hold_ends_the_release_before_the_deployment(
-    site: _Site, first: subprocess.CompletedProcess[str]
-) -> None:
-    assert first.returncode == 0, first.stderr[-4000:]
+def test_a_gate_that_does_not_hold_ends_the_release_before_the_deployment(site: _Site, first: Outcome) -> None:
+    assert first.status == 0, first.output[-4000:]
     gates = site.gates("strict", coverage=1.5)
     # Other figures make another version: the one that is champion already is not judged again.
     answer = site.release("--gates", str(gates), "--judge-frames", "3")
-    assert answer.returncode == 1
-    assert "was not promoted. coverage of eileen is" in answer.stderr and "at least 1.5" in answer.stderr
-    assert "release: deploy" not in answer.stderr
+    assert answer.status == 1
+    assert "was not promoted. coverage of eileen is" in answer.output and "at least 1.5" in answer.output
+    assert "release: deploy" not in answer.output
 
 
 def test_wrong_options_are_refused_before_anything_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

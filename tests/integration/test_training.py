@@ -100,7 +100,7 @@ def test_loss_falls_when_trained_for_longer(made, tmp_path):
     from training.model.classic import ClassicTraining
 
     folder, *_ = made
-    longer = {"iterations": 200, "preview_every": 20, "learning_rate": 4e-3}
+    longer = {"iterations": 200, "checkpoint_every": 200, "preview_every": 20, "learning_rate": 4e-3}
     training = ClassicTraining(tiny_config(folder, out=str(tmp_path), **longer), folder / "trust")
     training.run()
     curve = [line["loss"] for line in training.curves()]

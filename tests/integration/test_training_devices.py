@@ -40,6 +40,7 @@ def losses(folder: Path, facesets: dict[str, str], devices: int) -> list[float]:
         **os.environ,
         "KERAS_BACKEND": "jax",
         "JAX_PLATFORMS": "cpu",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # of the compiler, which takes most of the time
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         "UNDERSTUDY_HOME": str(folder / "trust"),
     }

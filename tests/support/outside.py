@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -52,13 +53,26 @@ class Outcome:
     attempts: list[str]
 
 
-def need_namespaces() -> None:
-    """Skip the test, with the reason, where no network of one's own can be made."""
+@cache
+def what_is_missing() -> str:
+    """Say why no network of one's own can be made here; "" where it can."""
     missing = [name for name in ("unshare", "ip") if shutil.which(name) is None]
     if missing:
-        pytest.skip(f"needs {' and '.join(missing)} on the path: apt-get install util-linux iproute2")
+        return f"needs {' and '.join(missing)} on the path: apt-get install util-linux iproute2"
     if subprocess.run(["unshare", "-rn", "true"], capture_output=True, check=False).returncode:
-        pytest.skip("needs user and network namespaces, which this machine does not allow")
+        return "needs user and network namespaces, which this machine does not allow"
+    return ""
+
+
+def need_namespaces() -> None:
+    """Skip the test, with the reason, where no network of one's own can be made."""
+    if reason := what_is_missing():
+        pytest.skip(reason)
+
+
+def device_ids(home: Path) -> list[Path]:
+    """Return the files below a home by which something tells this machine from others."""
+    return [path for path in home.rglob("*") if path.name.lower() in ("deviceid", "machine_id_v4", "microsoft")]
 
 
 def run_recorded(
