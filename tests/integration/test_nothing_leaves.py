@@ -55,7 +55,8 @@ def test_no_entry_point_reaches_the_outside_or_keeps_a_devices_id(
     name: str, recorded: Callable[[tuple[str, ...]], tuple[Outcome, list[Path]]]
 ) -> None:
     outcome, ids = recorded(next(group for group in GROUPS if name in group))
-    assert f"PASSED tests/{ENTRY_POINTS[name]}" in outcome.output, outcome.output[-6000:]
+    is_passed = f"PASSED tests/{ENTRY_POINTS[name]}" in outcome.output
+    assert is_passed and outcome.status == 0, outcome.output[-6000:]
     assert [attempt for attempt in outcome.attempts if not any(host in attempt for host in BROWSERS_OWN)] == []
     assert ids == [], "something tells this machine from others"
 
