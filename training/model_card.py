@@ -168,7 +168,7 @@ def card_lines(bundle: Bundle, training: dict[str, Any], sheets: Sequence[str]) 
 def _one_shot_lines(bundle: Bundle) -> Iterator[str]:
     yield "- A persona is a photograph and its mesh. Each frame it is warped onto the driver's mesh, with the driver's"
     yield "  gaze and light, on a face bent to the persona's shape (docs/model.md). One mixing network for all,"
-    yield "  int8 ONNX, says how opaque the photograph is and corrects its light; it paints nothing."
+    yield "  int8 ONNX, says how opaque the photograph is; it paints nothing."
     yield f"- Personas: {', '.join(persona.title for persona in bundle.personas)}. Each is a mosaic: parts of four or"
     yield "  more machine-made adult faces, joined by multi-band blending (Burt & Adelson 1983), less than 0.6 like any"
     yield "  of them (SFace): nobody's face. Sources and similarities: each `consent.json`; licence: `NOTICE.md`."
