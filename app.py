@@ -14,6 +14,8 @@ from ui.relay import mjpeg
 from ui.relay.camera_socket import PATH, below_base
 from ui.relay.mjpeg import stream_pictures
 from ui.relay.websocket import MOST_FRAME_BYTES, relay_frames
+from ui.session.app_metrics import PATH as PATH_OF_METRICS
+from ui.session.app_metrics import app_metrics
 from ui.session.settings import app_settings
 from ui.session.shared import viewer_registry
 
@@ -35,10 +37,16 @@ async def pictures(request: Request) -> Response:
     return await stream_pictures(request, viewer_registry())
 
 
+async def metrics(request: Request) -> Response:
+    """Answer Prometheus; see `ui.session.app_metrics`."""
+    return app_metrics(request, viewer_registry())
+
+
 routes = [
     WebSocketRoute(below_base(PATH), frames),
     Route(below_base(COVER_PATH), panic, methods=["POST"]),
     Route(below_base(mjpeg.PATH), pictures),
+    Route(below_base(PATH_OF_METRICS), metrics),
 ]
 guard = Middleware(
     Guard,

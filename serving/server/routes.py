@@ -20,7 +20,7 @@ def shared_routes(exchange: Exchange) -> list[Route]:
         return await answer_request(request, partial(protocol.answer, request.method, request.url.path))
 
     async def metrics(request: Request) -> Response:
-        return to_response(exchange.scrape()) if _is_near(request) else Response(status_code=404)
+        return to_response(exchange.scrape()) if is_near(request) else Response(status_code=404)
 
     methods = ["GET", "POST"]
     return [
@@ -30,7 +30,7 @@ def shared_routes(exchange: Exchange) -> list[Route]:
     ]
 
 
-def _is_near(request: Request) -> bool:
+def is_near(request: Request) -> bool:
     """Whether a request comes from a private network, where Prometheus is, and through no proxy."""
     if request.client is None or {"forwarded", "x-forwarded-for"} & set(request.headers):
         return False

@@ -8,7 +8,7 @@ import streamlit as st
 from streamlit import config
 from streamlit.testing.v1 import AppTest
 
-from ui.parts.uploads import keep_upload
+from ui.parts.uploads import keep_upload, keep_uploads
 from ui.session.settings import app_settings
 from ui.session.workspace import discard, is_operator, job_queue
 from understudy.jobs.queue import JobState
@@ -105,3 +105,11 @@ def test_a_strangers_files_are_apart_and_go_with_the_page_and_they_neither_train
     assert page.run().text[0].value == str(folder)
     st.cache_resource.clear()  # what Streamlit does with a session's things when its page closes
     assert not folder.exists()
+
+
+def test_uploads_keep_their_senders_names_and_none_overwrites_another(tmp_path: Path) -> None:
+    picture = b"\x89PNG\r\n\x1a\n" + bytes(60)
+    sent = ["my walk.png", "../My walk.png", "my walk (2).png", "my walk.png"]
+    kept = keep_uploads([Sent(name, picture + bytes([i])) for i, name in enumerate(sent)], tmp_path)
+    assert [path.name for path in kept] == ["my walk.png", "My walk (2).png", "my walk (2) (2).png", "my walk (3).png"]
+    assert [path.read_bytes()[-1] for path in kept] == [0, 1, 2, 3]

@@ -24,7 +24,7 @@ from ui.parts.registry_view import (
     rollback_folder,
     rollback_job,
 )
-from ui.parts.uploads import keep_upload
+from ui.parts.uploads import keep_uploads
 from ui.session.own_personas import trust_store
 from ui.session.workspace import is_local_or_logged_in
 from understudy.bundle.bundle import Bundle, BundleError, PersonaInfo
@@ -215,7 +215,7 @@ def _promote(snapshot: Snapshot, version: Version, folder: Path) -> None:
     ):
         return
     try:
-        clips = [keep_upload(upload, folder / "clips") for upload in uploads]
+        clips = keep_uploads(uploads, folder / "clips")
     except MediaError as error:
         st.error(plain(str(error)), icon=":material/block:")
         return

@@ -1,7 +1,9 @@
-"""Uploads on their way to disk: under a name of ours, judged by their first bytes before anything reads them."""
+"""Uploads on their way to disk: under a safe name, judged by their first bytes before anything reads them."""
 
 import hashlib
 import re
+from collections.abc import Iterable
+from itertools import count
 from pathlib import Path
 from typing import Protocol
 
@@ -25,6 +27,23 @@ def safe_stem(name: str) -> str:
     """Give a sender's file name, without its extension, as it may stand on disk: messages name the file as theirs."""
     stem = re.sub(r"[^\w .,()+-]", "_", Path(name).stem).strip(" .-")
     return stem.encode()[:120].decode(errors="ignore") or "clip"
+
+
+def keep_uploads(uploads: Iterable[Upload], folder: Path) -> list[Path]:
+    """Write uploads under their senders' own names; those of one name are numbered: `walk.mp4`, `walk (2).mp4`.
+
+    Raises:
+        MediaError: as `keep_upload`.
+    """
+    taken: set[str] = set()
+    kept: list[Path] = []
+    for upload in uploads:
+        own = safe_stem(upload.name)
+        names = (own if number == 1 else f"{own} ({number})" for number in count(1))
+        stem = next(name for name in names if name.lower() not in taken)
+        taken.add(stem.lower())
+        kept.append(keep_upload(upload, folder, stem))
+    return kept
 
 
 def keep_upload(upload: Upload, folder: Path, stem: str = "") -> Path:

@@ -35,6 +35,8 @@ __all__ = ["Choices", "SideBySideView", "Viewer", "ViewerRegistry"]
 
 FULL_SENTENCE = "All places of this server are taken. Yours comes by itself when somebody stops their camera."
 COVERED_SENTENCE = "You covered yourself. Press Space, or “Go on”, to be seen again."
+# Kinds of frames, as a pipeline counts them.
+FRAME_KINDS = ("swapped", "held", "covered", "off", "incomplete", "suspected", "drops", "late")
 SOUND_FRESH_S = 2.0  # a microphone that was silent for longer sends nothing
 
 
@@ -407,6 +409,7 @@ class ViewerRegistry:
 
     most: int
     _taken: dict[str, Viewer] = field(default_factory=dict[str, Viewer])
+    _past: dict[str, int] = field(default_factory=lambda: dict.fromkeys(FRAME_KINDS, 0))
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def admit(
@@ -444,7 +447,8 @@ class ViewerRegistry:
     def leave(self, viewer: Viewer) -> None:
         """Free a viewer's place and all that they hold. Safe to call twice."""
         with self._lock:
-            self._taken.pop(viewer.token, None)
+            if self._taken.pop(viewer.token, None) is not None:
+                _add_frames(self._past, viewer)
         viewer.close()
 
     def viewers(self) -> tuple[Viewer, ...]:
@@ -452,5 +456,19 @@ class ViewerRegistry:
         with self._lock:
             return tuple(self._taken.values())
 
+    def frames(self) -> dict[str, int]:
+        """How many frames there were since the start, by `FRAME_KINDS`; of those who left, too."""
+        with self._lock:
+            counts = self._past.copy()
+            for viewer in self._taken.values():
+                _add_frames(counts, viewer)
+        return counts
+
     def __len__(self) -> int:
         return len(self._taken)
+
+
+def _add_frames(counts: dict[str, int], viewer: Viewer) -> None:
+    stats = viewer.pipeline.stats()
+    for kind in FRAME_KINDS:
+        counts[kind] += getattr(stats, kind)
