@@ -4,12 +4,15 @@ Overhead: what a request costs beyond the bare model call, for raw bytes and for
 turn with that call. Overload: goodput and waits at one, two, four and ten times the
 peak, and the order of a stream's pictures at two times of it. Delay: frames per second through a client with several
 requests in flight, with the embedded model and with a network 40 ms away. Path: the same for the app's whole path,
-camera frame to shown frame, and the largest difference between its pixels, crops sent raw.
+camera frame to shown frame, and the largest difference between its pixels, crops sent raw. Peers (`--peers`): faces a
+second of 16 callers, beside the same bundle behind LitServe and behind plain FastAPI, in turn.
 """
 
 import argparse
 import asyncio
+import contextlib
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -26,8 +29,11 @@ from benchmarks.harness.delayed import delayed
 from benchmarks.harness.load import Outcome, closed_loop, http_request, open_loop
 from benchmarks.harness.machine import machine
 from benchmarks.harness.moving_face import frames
+from benchmarks.harness.peer_servers import FORM_FIELD, KINDS
+from benchmarks.harness.ports import free_port
 from benchmarks.harness.remote_path import compare_pixels, compare_rates, stream
-from benchmarks.harness.serving_process import OUR_SERVER, SDK_SERVER, serving
+from benchmarks.harness.sent_faces import sent_faces
+from benchmarks.harness.serving_process import OUR_SERVER, ROOT, SDK_SERVER, running, serving
 from liveframe.model import BatchModel
 from liveframe.remote.client import LocalClient, RemoteClient, RemotePolicy
 from liveframe.remote.picture import Encoding
@@ -35,14 +41,17 @@ from liveframe.remote.transport import Transport
 from liveframe.remote.wire import MEDIA_TYPE, batch_from_json, batch_to_json, encode_batch
 from serving.vertex.client import RemoteModel, RemoteSettings
 from understudy.bundle.bundle import Bundle, default_bundle
-from understudy.swap.renderer import Renderer
-from understudy.swap.served import crop_model
+from understudy.swap.renderer import AsyncBatchModel
+from understudy.swap.served import crop_model, far_renderer
 from understudy.swap.swapper import FaceSwapper
 
 Batch = NDArray[np.uint8]
 Call = Callable[[Batch], Batch]
 SIZE = (640, 480)
 PICTURES = 90
+_CALLERS = 16
+_ENCODINGS = {"raw": Encoding.RAW, "jpeg": Encoding.JPEG}
+_BOUNDARY = "understudy-face"
 
 
 def measure_overhead(url: str, model: BatchModel, rounds: int) -> dict[str, dict[str, float]]:
@@ -110,14 +119,14 @@ def _ask_json(transport: Transport, batch: Batch) -> Batch:
     return batch_from_json(json.loads(answer.body), "predictions")
 
 
-def measure_overload(url: str, model: BatchModel, seconds: float, deadline_ms: float) -> dict[str, object]:
+def measure_overload(url: str, bundle: Bundle, seconds: float, deadline_ms: float) -> dict[str, object]:
     """Find the peak by closed loops, then send up to ten times of it in open loops.
 
     Returns:
         By load: sent, good (200 within the deadline), refused, and the longest waits as shares of the deadline.
     """
-    crop = smooth_crops(model.spec.input_shape, 1)
-    body = encode_batch(crop, Encoding.JPEG)
+    crops, tensors = sent_faces(bundle, 1)
+    body = encode_batch(crops, Encoding.JPEG, extras=tensors)
     patient = http_request(f"{url}/predict", body, f"{MEDIA_TYPE}; deadline-ms=5000")
     urgent = http_request(f"{url}/predict", body, f"{MEDIA_TYPE}; deadline-ms={deadline_ms:.0f}")
     asyncio.run(closed_loop(url, patient, 4, 0.5))
@@ -137,7 +146,8 @@ def measure_order(url: str, bundle: Bundle, seconds: float, rate_hz: float, dead
     """
     name = bundle.personas[0].name
     model = crop_model(bundle, name)
-    body = encode_batch(smooth_crops(model.spec.input_shape, 1), Encoding.JPEG)
+    crops, tensors = sent_faces(bundle, 1)
+    body = encode_batch(crops, Encoding.JPEG, extras=tensors)
     request = http_request(f"{url}/predict", body, f"{MEDIA_TYPE}; deadline-ms={deadline_ms:.0f}")
     policy = RemotePolicy(deadline_s=deadline_ms / 1e3)
     with RemoteClient(f"{url}/predict", model.spec, policy) as client, ThreadPoolExecutor(1) as others:
@@ -172,9 +182,51 @@ def measure_path(url: str, bundle: Bundle, seconds: float, rounds: int, delay_s:
     return {"delay_ms": delay_s * 1e3, **rates, "embedded_stood_in": _round(share), **pixels}
 
 
-def _swapper(bundle: Bundle, renderer: Renderer) -> FaceSwapper:
-    """The bundle's first persona, played by that renderer."""
-    return FaceSwapper(bundle, renderers={bundle.personas[0].name: renderer})
+def measure_peers(path: Path, seconds: float, rounds: int) -> dict[str, object]:
+    """Ask three servers of one bundle in turn, by 16 callers.
+
+    Returns:
+        By encoding and server: faces a second (median of the rounds); and ours by each peer's.
+    """
+    crops, tensors = sent_faces(Bundle.load(path), 1)
+    bodies = {name: encode_batch(crops, encoding, extras=tensors) for name, encoding in _ENCODINGS.items()}
+    rates: dict[str, dict[str, list[float]]] = {name: {} for name in bodies}
+    with contextlib.ExitStack() as stack:
+        urls = {"ours": stack.enter_context(serving(str(path.resolve())))}
+        for kind in KINDS:
+            port = free_port()
+            command = [sys.executable, "-m", "benchmarks.harness.peer_servers", kind, str(path.resolve()), str(port)]
+            environment = os.environ | {"PYTHONPATH": str(ROOT)}
+            urls[kind] = stack.enter_context(running(command, f"http://127.0.0.1:{port}", environment))
+        for number in range(rounds + 1):  # the first one warms
+            for name, body in bodies.items():
+                for kind, url in urls.items():
+                    request = http_request(f"{url}/predict", *_posted(kind, body))
+                    outcomes = asyncio.run(closed_loop(url, request, _CALLERS, seconds))
+                    rate = sum(outcome.status == 200 for outcome in outcomes) / seconds
+                    if number:
+                        rates[name].setdefault(kind, []).append(rate)
+    figures: dict[str, object] = {}
+    for name, found in rates.items():
+        middle = {kind: float(np.median(values)) for kind, values in found.items()}
+        ratios = {f"ours_to_{kind}": _round(middle["ours"] / max(middle[kind], 1e-3)) for kind in KINDS}
+        figures[name] = {kind: _round(value) for kind, value in middle.items()} | ratios
+    return {"callers": _CALLERS, **figures}
+
+
+def _posted(kind: str, body: bytes) -> tuple[bytes, str]:
+    """Return a body and its type as a server takes them: LitServe takes bytes as a form's file alone."""
+    if kind != "litserve":
+        return body, f"{MEDIA_TYPE}; deadline-ms=5000"
+    head = f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{FORM_FIELD}"; filename="face"\r\n'
+    part = f"{head}Content-Type: {MEDIA_TYPE}\r\n\r\n".encode() + body + f"\r\n--{_BOUNDARY}--\r\n".encode()
+    return part, f"multipart/form-data; boundary={_BOUNDARY}"
+
+
+def _swapper(bundle: Bundle, model: AsyncBatchModel) -> FaceSwapper:
+    """The bundle's first persona, painted far away."""
+    name = bundle.personas[0].name
+    return FaceSwapper(bundle, renderers={name: far_renderer(bundle, name, model)})
 
 
 def _load_figures(outcomes: Sequence[Outcome], seconds: float, deadline_ms: float, peak: float) -> dict[str, object]:
@@ -265,17 +317,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=4.0, help="of each load")
     parser.add_argument("--deadline-ms", type=float, default=250.0)
     parser.add_argument("--parts", default="overhead,overload,delay,path", help="which to measure")
+    parser.add_argument("--peers", action="store_true", help="measure LitServe and FastAPI beside ours, and no more")
     parser.add_argument("--sdk", action="store_true", help="start the SDK's own entry point instead of ours")
     options = parser.parse_args(arguments)
     bundle = Bundle.load(options.bundle)
     model = crop_model(bundle, bundle.personas[0].name)
     result: dict[str, object] = {"machine": machine(), "bundle": bundle.manifest.name, "crop": model.spec.input_shape}
+    if options.peers:
+        result["peers"] = measure_peers(options.bundle, options.seconds, 5)
+        print(json.dumps(result, indent=2))
+        return 0
     parts = options.parts.split(",")
     with serving(str(options.bundle.resolve()), SDK_SERVER if options.sdk else OUR_SERVER) as url:
         if "overhead" in parts:
             result["overhead"] = measure_overhead(url, model, options.rounds)
         if "overload" in parts:
-            loads = measure_overload(url, model, options.seconds, options.deadline_ms)
+            loads = measure_overload(url, bundle, options.seconds, options.deadline_ms)
             twice_hz = 2 * float(loads["peak_hz"])  # type: ignore[arg-type]
             loads["stream_at_2x"] = measure_order(url, bundle, options.seconds, twice_hz, options.deadline_ms)
             result["overload"] = loads
