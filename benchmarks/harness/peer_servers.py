@@ -22,12 +22,14 @@ FORM_FIELD = "face"
 _BATCH, _BATCH_S = 4, 0.003  # as ours
 
 
-def _model(bundle: str) -> Any:
+def first_model(bundle: str) -> Any:
+    """Return what plays a bundle's first persona on crops."""
     opened = Bundle.load(Path(bundle))
     return crop_model(opened, opened.personas[0].name)
 
 
-def _encoded(swaps: NDArray[np.uint8], asked: WireBatch) -> bytes:
+def encoded(swaps: NDArray[np.uint8], asked: WireBatch) -> bytes:
+    """Return an answer as our server writes it."""
     mask = Encoding.PNG if asked.encoding is Encoding.PNG else Encoding.JPEG
     return encode_batch(swaps, asked.encoding, mask, QUALITY)
 
@@ -38,11 +40,11 @@ def _serve_fastapi(bundle: str, port: int) -> None:
     from fastapi import FastAPI, Request, Response
     from fastapi.concurrency import run_in_threadpool
 
-    app, model = FastAPI(), _model(bundle)
+    app, model = FastAPI(), first_model(bundle)
 
     def answered(body: bytes) -> bytes:
         batch = decode_batch(body, LIMITS)
-        return _encoded(model.predict(batch.images, **batch.extras), batch)
+        return encoded(model.predict(batch.images, **batch.extras), batch)
 
     @app.get("/health")
     def health() -> dict[str, str]:
@@ -56,38 +58,22 @@ def _serve_fastapi(bundle: str, port: int) -> None:
 
 
 def _serve_litserve(bundle: str, port: int) -> None:
-    """Take a form's file, batch what waits, answer."""
+    """Serve by LitServe, a worker for each core."""
     import litserve
-    from fastapi import Request, Response
 
-    class Api(litserve.LitAPI):
-        def setup(self, device: str) -> None:
-            self.model = _model(bundle)
+    from benchmarks.harness.litserve_peer import FaceApi
 
-        def decode_request(self, request: Request) -> WireBatch:
-            return decode_batch(request[FORM_FIELD].file.read(), LIMITS)  # type: ignore[index]
-
-        def batch(self, inputs: list[WireBatch]) -> list[WireBatch]:
-            return inputs
-
-        def predict(self, inputs: list[WireBatch]) -> list[bytes]:
-            crops = np.concatenate([each.images for each in inputs])
-            extras = {name: np.concatenate([each.extras[name] for each in inputs]) for name in inputs[0].extras}
-            swaps = self.model.predict(crops, **extras)
-            ends = np.cumsum([len(each.images) for each in inputs])
-            return [_encoded(part, each) for part, each in zip(np.split(swaps, ends[:-1]), inputs, strict=True)]
-
-        def unbatch(self, output: list[bytes]) -> list[bytes]:
-            return output
-
-        def encode_response(self, output: bytes) -> Response:
-            return Response(output, media_type=MEDIA_TYPE)
-
-    api = Api(max_batch_size=_BATCH, batch_timeout=_BATCH_S)
+    api = FaceApi(max_batch_size=_BATCH, batch_timeout=_BATCH_S)
+    api.bundle = bundle
     server = litserve.LitServer(api, accelerator="cpu", workers_per_device=os.cpu_count() or 1)
     server.run(host="127.0.0.1", port=port, generate_client_file=False, log_level="warning")
 
 
-if __name__ == "__main__":
-    kind, path, port = sys.argv[1:]
+def main(arguments: list[str]) -> None:
+    """Serve."""
+    kind, path, port = arguments
     {"fastapi": _serve_fastapi, "litserve": _serve_litserve}[kind](path, int(port))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
