@@ -1,6 +1,6 @@
 """The two seams: what the app relays (FrameModel) and what is served (BatchModel)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -144,6 +144,11 @@ class CheckedModel(BatchModel, Protocol):
         ...
 
 
+def are_complete(names: Collection[str], ports: Collection[TensorSpec]) -> bool:
+    """Whether tensors of these names are all that the ports need, and nothing else."""
+    return {port.name for port in ports if not port.is_optional} <= set(names) <= {port.name for port in ports}
+
+
 def completed(spec: BatchSpec, count: int, extras: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
     """Return the tensors beside `count` pictures, with zeros for the optional ones that are left out."""
     left_out = (port for port in spec.extras if port.is_optional and port.name not in extras)
@@ -159,7 +164,7 @@ def check_batch(
         FrameError: another dtype or shape, more than spec.max_batch items, or other tensors beside it.
     """
     given = extras or {}
-    if not {port.name for port in spec.extras if not port.is_optional} <= set(given) <= {p.name for p in spec.extras}:
+    if not are_complete(given, spec.extras):
         wanted = ", ".join(port.name for port in spec.extras) or "nothing"
         raise FrameError(f"batch must come with {wanted}, but came with {', '.join(given) or 'nothing'}.")
     for port in spec.extras:

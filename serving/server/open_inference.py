@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from liveframe.errors import WireError
-from liveframe.model import BatchSpec, TensorSpec
+from liveframe.model import BatchSpec, TensorSpec, are_complete
 from serving.server.body import read_json
 from serving.server.exchange import DEADLINE_HEADER, Exchange, Reply
 
@@ -268,7 +268,7 @@ def _from_numbers(data: Any, dtype: np.dtype[Any], shape: Sequence[int], name: s
 def _checked(tensors: Mapping[str, Tensor], spec: BatchSpec) -> dict[str, Tensor]:
     """Check that the tensors are what a model takes, all for the same number of crops."""
     ports = {port.name: port for port in inputs_of(spec)}
-    if not {port.name for port in ports.values() if not port.is_optional} <= set(tensors) <= set(ports):
+    if not are_complete(tensors, ports.values()):
         raise WireError(f"The inputs must be {', '.join(ports)}, but are {', '.join(sorted(tensors))[:200]}.")
     counts = {tensor.shape[0] for tensor in tensors.values()}
     for name, tensor in tensors.items():
